@@ -1,0 +1,14 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# bench.sh: build hanok, fetch the guest and run the benchmarks of bench/run.py.
+set -eu
+cd "$(dirname "$0")/.."
+. tools/lib.sh
+
+if [ ! -f bench/run.py ]; then
+    say bench "there is no bench/run.py in this tree: nothing to measure"
+    exit 1
+fi
+tools/deps.sh guest bench
+tools/build.sh
+HANOK="$PWD/$(build_dir)/hanok" exec "$PYTHON" bench/run.py

@@ -1,0 +1,53 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# check.sh [--slow]: every check of the repository: layout, include arrows, unit tests, whole-program tests.
+# Goes on after a failure, so that one run shows everything, and fails when anything failed.
+# SAN= builds and tests with sanitizers; --slow adds the long tests. HANOK_ENGINES picks the engines.
+set -u
+cd "$(dirname "$0")/.." || exit 125
+. tools/lib.sh
+
+marks='not slow'
+case ${1:-} in
+--slow) marks='slow or not slow' ;;
+'') ;;
+*)
+    say check "usage: tools/check.sh [--slow]"
+    exit 2
+    ;;
+esac
+
+failed=
+# step NAME COMMAND...: runs it under a heading and remembers a failure.
+step() {
+    name=$1
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" || failed="$failed $name"
+}
+
+dir=$(build_dir)
+meson_sanitizers >/dev/null || exit 2
+
+# A finding of a sanitizer ends the program with a status that no test expects.
+export ASAN_OPTIONS="${ASAN_OPTIONS:-abort_on_error=1:detect_leaks=1}"
+export UBSAN_OPTIONS="${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}"
+export TSAN_OPTIONS="${TSAN_OPTIONS:-halt_on_error=1}"
+
+tools/deps.sh guest check
+step build tools/build.sh
+if [ -n "$failed" ]; then
+    echo "check: the build failed"
+    exit 1
+fi
+step format tools/format.sh --check
+step arrows "$PYTHON" tools/check-arrows.py
+step unit meson test -C "$dir" --no-rebuild --print-errorlogs
+step program env HANOK="$PWD/$dir/hanok" "$PYTHON" -m pytest tests -m "$marks"
+
+echo
+if [ -n "$failed" ]; then
+    echo "check: failed:$failed"
+    exit 1
+fi
+echo "check: everything passed"
