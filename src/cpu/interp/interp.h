@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HANOK_CPU_INTERP_INTERP_H
+#define HANOK_CPU_INTERP_INTERP_H
+
+#include <setjmp.h>
+#include <stdatomic.h>
+
+#include "cpu/decode/insn.h"
+#include "cpu/engine.h"
+#include "cpu/state/cpu_state.h"
+#include "mmu/tlb.h"
+
+/*
+ * The inside of the reference engine, shared by its files (and by bt, which falls back to single
+ * steps of it). See interp.c for the theory of operation. In short:
+ *
+ * - A handler (op_fn) carries out one decoded instruction on c->s. On entry s.rip is the address
+ *   of the instruction and c->next_rip the address after it; a handler that jumps changes
+ *   c->next_rip. The loop then moves next_rip to rip. Handlers for privileged or rare things end
+ *   the block (INSN_END in decode/insn.h) so that the loop looks at modes again.
+ * - Anything that stops an instruction leaves by longjmp and does not return: cpu_raise (a fault
+ *   for the guest), cpu_exit (an exit for machine/). So a handler must not change guest-visible
+ *   state before its last access that can fault; where an instruction writes several things, it
+ *   checks first (cpu_probe) and writes then.
+ * - Port and MMIO accesses and MSR exits are replayed: the first time, the access leaves with an
+ *   exit; when run() comes back, the same instruction is carried out again from its start and
+ *   finds the answer in c->replay. A handler notices nothing of it.
+ */
+struct soft_cpu;
+
+/* Completed accesses of the instruction in flight (see above). */
+enum { REPLAY_MAX = 128 };
+struct replay {
+	unsigned done; /* answers there */
+	unsigned next; /* answers used by this attempt */
+	struct {
+		enum exit_cause cause;
+		uint64_t value;
+		bool fault;
+	} answer[REPLAY_MAX];
+};
+
+struct block_cache;
+
+struct soft_cpu {
+	struct vcpu vcpu; /* first */
+	struct cpu_state s;
+	uint64_t next_rip;
+
+	/* Derived from s by cpu_update_mode after anything it depends on has changed: CS, SS, CR0,
+	 * CR4, EFER, RFLAGS.VM/AC, CPL, segment bases and limits. */
+	uint8_t cpl;
+	uint8_t mode;	   /* enum insn_mode, decode/insn.h */
+	uint8_t data_class; /* enum mmu_class of ordinary data accesses */
+	bool careful;	   /* TF, shadows, breakpoints: one instruction at a time */
+	uint64_t lin_mask; /* of linear addresses: all ones in 64-bit mode, else 32 bits */
+	uint64_t ip_mask;  /* of RIP: 64, 32 or 16 bits */
+	uint64_t seg_base[SEG_NR]; /* as address generation adds it: 0 for ES to DS in 64-bit mode */
+	uint8_t seg_flat; /* bit n: segment n needs no limit or rights check for data accesses */
+
+	bool vendor_amd; /* of the CPUID the guest sees: the manuals differ in places */
+	bool paging_changed;
+	struct engine *engine;
+	struct mem *mem;
+	struct vcpu_board board;
+	struct vcpu_debug debug;
+	uint64_t pending_dr6; /* #DB trap conditions met by the instruction in flight */
+
+	jmp_buf out; /* of the run loop; see cpu_raise */
+	struct exit *exit;
+	struct replay replay;
+	struct {
+		uint8_t vector;
+		uint8_t kind; /* enum event_kind */
+		bool has_error;
+		uint32_t error;
+		uint64_t cr2;
+	} fault; /* what cpu_raise carries to the loop */
+
+	struct block_cache *blocks;
+	const struct insn *insn; /* in flight */
+	struct tlb tlb;
+};
+
+/* ---- leaving an instruction (interp.c) ---- */
+
+/* A fault (or, for #DB and #BP-like traps, what the vector says) for the guest at the instruction
+ * in flight. Vectors that carry an error code (DF, TS, NP, SS, GP, PF, AC) deliver `error`. */
+_Noreturn void cpu_raise(struct soft_cpu *c, enum vector vector, uint32_t error);
+_Noreturn void cpu_raise_pf(struct soft_cpu *c, uint64_t gva, uint32_t error);
+#define cpu_gp0(c) cpu_raise((c), VEC_GP, 0)
+#define cpu_ud(c) cpu_raise((c), VEC_UD, 0)
+
+/* An MSR the engine does not hold, by exit and replay. Raise #GP(0) when machine/ says so. */
+uint64_t cpu_msr_exit_read(struct soft_cpu *c, uint32_t index);
+void cpu_msr_exit_write(struct soft_cpu *c, uint32_t index, uint64_t value);
+/* Ports, after the permission check (cpu_check_io). size 1, 2, 4. */
+uint32_t cpu_in(struct soft_cpu *c, uint16_t port, unsigned size);
+void cpu_out(struct soft_cpu *c, uint16_t port, unsigned size, uint32_t value);
+/* Leaves with EXIT_HYPERCALL once; when machine/ has answered in the registers it returns. */
+_Noreturn void cpu_exit_halt(struct soft_cpu *c);
+
+/* After CS, SS, CR0, CR4, EFER, RFLAGS (VM, AC, TF), DR7, segments or the debug settings changed. */
+void cpu_update_mode(struct soft_cpu *c);
+/* After CR3, CR0.PG/WP, CR4.PAE/PGE/..., EFER.NXE changed. */
+void cpu_flush_tlb(struct soft_cpu *c, bool keep_global);
+
+/* ---- memory (memory.c) ---- */
+
+/*
+ * seg:offset accesses of ordinary data, with all segment, canonical, alignment (#AC), paging and
+ * watchpoint checks, at the current privilege. offset is already cut to the address size.
+ */
+uint8_t cpu_read8(struct soft_cpu *c, enum seg_reg seg, uint64_t offset);
+uint16_t cpu_read16(struct soft_cpu *c, enum seg_reg seg, uint64_t offset);
+uint32_t cpu_read32(struct soft_cpu *c, enum seg_reg seg, uint64_t offset);
+uint64_t cpu_read64(struct soft_cpu *c, enum seg_reg seg, uint64_t offset);
+void cpu_write8(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, uint8_t v);
+void cpu_write16(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, uint16_t v);
+void cpu_write32(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, uint32_t v);
+void cpu_write64(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, uint64_t v);
+/* Any length up to 1024 bytes, all or nothing as to faults. */
+void cpu_read(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, void *buf, unsigned len);
+void cpu_write(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, const void *buf, unsigned len);
+/* Raises what a write (or read) of [offset, offset + len) would raise, and does nothing else. */
+void cpu_probe(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, unsigned len, bool write);
+
+/* The linear address of seg:offset for an access of len bytes, after the segment checks. */
+uint64_t cpu_linear(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, unsigned len, bool write);
+
+/*
+ * Linear addresses with a given class: for descriptor tables, TSS, stacks of other privilege
+ * levels. Raise #PF (and #GP(0) for non-canonical addresses; the caller checks first where another
+ * vector is due). len 1 to 128; all or nothing as to faults.
+ */
+void lin_read(struct soft_cpu *c, uint64_t gva, void *buf, unsigned len, enum mmu_class class);
+void lin_write(struct soft_cpu *c, uint64_t gva, const void *buf, unsigned len, enum mmu_class class);
+void lin_probe(struct soft_cpu *c, uint64_t gva, unsigned len, enum mmu_class class, bool write);
+/* Class of implicit supervisor accesses now (SDM 4.6: SMAP applies to them whatever AC says). */
+enum mmu_class cpu_system_class(const struct soft_cpu *c);
+bool cpu_is_canonical(uint64_t gva);
+
+/* Effective address (offset in its segment) of an instruction's memory operand. */
+uint64_t cpu_ea(const struct soft_cpu *c, const struct insn *i);
+
+/* Stack push and pop of the operand size in bytes (2, 4, 8) on SS:(E/R)SP by the stack's address
+ * size. pop changes RSP only after the read has succeeded. */
+void cpu_push(struct soft_cpu *c, uint64_t value, unsigned size);
+uint64_t cpu_pop(struct soft_cpu *c, unsigned size);
+/* Mask of the stack pointer: 16, 32 or 64 bits by SS.B and mode. */
+uint64_t cpu_stack_mask(const struct soft_cpu *c);
+
+/* ---- system instructions (sys/*.c) ---- */
+
+/*
+ * Delivers an event through the IDT (or the real-mode vector table): pushes, switches stacks,
+ * tasks and modes, and sets s.rip. May raise (the loop turns that into #DF or shutdown).
+ * return_rip is what is pushed.
+ */
+void cpu_deliver(struct soft_cpu *c, uint8_t vector, enum event_kind kind, bool has_error,
+		 uint32_t error, uint64_t return_rip);
+
+/* #GP(0) unless IOPL or the TSS's bitmap allows the port range (SDM Vol. 1 ch. 19.5). */
+void cpu_check_io(struct soft_cpu *c, uint16_t port, unsigned size);
+
+/* Sets RFLAGS as an instruction may: bits outside mask keep their value; reserved bits right;
+ * updates the mode when TF, VM or AC changed. */
+void cpu_set_flags(struct soft_cpu *c, uint64_t value, uint64_t mask);
+
+/* The handler of a system instruction, or NULL when the mnemonic is none. Sets i's flags. */
+typedef void op_fn(struct soft_cpu *c, const struct insn *i);
+
+#endif
