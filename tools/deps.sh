@@ -8,12 +8,14 @@ set -u
 cd "$(dirname "$0")/.." || exit 125
 . tools/lib.sh
 
+# The build configures the unit tests too, so what Meson looks for is all in its set: a package that came
+# only with `make check` would stay unseen by a build directory set up before.
 packages_of() {
     case $1 in
-    build) echo "gcc libc6-dev meson ninja-build pkg-config python3 libzydis-dev acpica-tools" ;;
+    build) echo "gcc gcc-multilib libc6-dev meson ninja-build pkg-config python3 libzydis-dev libuv1-dev" \
+        "libcmocka-dev acpica-tools" ;;
     guest) echo "python3 xz-utils" ;;
-    check) echo "libcmocka-dev python3-pytest python3-pexpect qemu-system-x86 gcc-multilib gdb" \
-        "clang-format shellcheck git" ;;
+    check) echo "python3-pytest python3-pexpect qemu-system-x86 gdb clang-format shellcheck git" ;;
     fuzz) echo "clang llvm $(clang_runtime)" ;;
     bench) echo "qemu-system-x86 python3" ;;
     *)

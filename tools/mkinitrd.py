@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make a small initramfs: busybox, an /init and the folders they need.
 
-usage: mkinitrd.py --busybox FILE --init FILE [--add FILE=PATH]... [--gzip] OUT
+usage: mkinitrd.py --busybox FILE --init FILE [--add FILE=PATH]... OUT
 
 The archive is cpio "newc" (Documentation/driver-api/early-userspace/buffer-format.rst in Linux), written
 here so that no root, no cpio package and no device node on the host is needed. The same input always
-gives the same bytes. --add puts a host file at PATH, with the host file's execute bits.
+gives the same bytes. It is not compressed: it is small, and a software engine would pay for unpacking it
+at every boot. --add puts a host file at PATH, with the host file's execute bits.
 """
 
 import argparse
-import gzip
 import os
 import stat
 import sys
@@ -103,14 +103,11 @@ def main():
     parser.add_argument("--busybox", required=True, metavar="FILE", help="a static busybox")
     parser.add_argument("--init", required=True, metavar="FILE", help="becomes /init")
     parser.add_argument("--add", action="append", default=[], type=addition, metavar="FILE=PATH")
-    parser.add_argument("--gzip", action="store_true", help="compress")
     parser.add_argument("out", metavar="OUT")
     args = parser.parse_args()
 
     try:
         data = build(args.busybox, args.init, args.add)
-        if args.gzip:
-            data = gzip.compress(data, mtime=0)
         # Whoever reads OUT meanwhile keeps the old one whole.
         temporary = f"{args.out}.{os.getpid()}.tmp"
         with open(temporary, "wb") as file:
