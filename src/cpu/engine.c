@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-extern const struct engine_ops engine_interp;
+#include "cpu/interp/engine_interp.h"
 
 const struct engine_ops *const engines[] = {&engine_interp, NULL};
 
