@@ -14,10 +14,11 @@
  */
 struct boot_source {
 	const char *kernel_path;
-	const char *initrd_path; /* NULL: none. Multiboot: "path args,path2 args2", commas between */
-	const char *cmdline;	 /* NULL: empty. Passed as it is, nothing is added */
-	unsigned cpus;		 /* 1 and up; local APIC ids are 0 to cpus - 1 */
-	bool hpet;		 /* the board has an HPET: ACPI describes it */
+	const char
+		*initrd_path; /* NULL: none. Multiboot: "path args,path2 args2", commas between */
+	const char *cmdline;  /* NULL: empty. Passed as it is, nothing is added */
+	unsigned cpus;	      /* 1 and up; local APIC ids are 0 to cpus - 1 */
+	bool hpet;	      /* the board has an HPET: ACPI describes it */
 };
 
 /*
