@@ -161,6 +161,7 @@ struct cpu_state {
 	uint64_t tsc_adjust;
 	uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_var[2 * MTRR_VAR_NR];
 	uint64_t mcg_status, mcg_ctl;
+	uint64_t debugctl; /* DEBUG_CTL_* of cpu/state/msr.h */
 
 	uint8_t activity; /* enum activity */
 	uint8_t shadow;	  /* SHADOW_* for the next instruction */
