@@ -46,5 +46,7 @@ size_t uart_receive(struct uart *u, const uint8_t *data, size_t len);
 void uart_receive_break(struct uart *u);
 /* The backend can take output again. Any thread. */
 void uart_writable(struct uart *u);
+/* Hands gathered output to the backend now. Any thread. */
+void uart_flush(struct uart *u);
 
 #endif
