@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "cpu/hostexec/form.h"
+
+/* The common handler: everything on general, XMM and YMM registers that nothing faster takes. */
+
+static void check_alignment(struct soft_cpu *c, const struct insn *i, const struct form *f,
+			    uint64_t ea)
+{
+	uint64_t gva = cpu_linear(c, i->seg, ea, f->mem_bytes, f->flags & FORM_WRITE);
+
+	if (gva & (f->align - 1))
+		cpu_gp0(c);
+}
+
+/* Numbers in half precision that are tiny: FZ, by which simd_begin finds the others, does not apply
+ * to VCVTPS2PH. Its result lies in memory or in the low half of a register. */
+static uint32_t half_underflow(struct soft_cpu *c, const struct insn *i, const struct form *f,
+			       const struct frame *fr)
+{
+	const uint8_t *at = f->flags & FORM_WRITE ? fr->mem : (uint8_t *)guest_xmm(c, i->reg[0]);
+	unsigned bytes = f->flags & FORM_WRITE ? f->mem_bytes : i->size[0];
+
+	for (unsigned k = 0; k < bytes; k += 2) {
+		uint16_t h;
+		memcpy(&h, at + k, 2);
+		if (!(h & 0x7c00) && (h & 0x3ff))
+			return MXCSR_UE;
+	}
+	return 0;
+}
+
+static void save_old(const struct soft_cpu *c, struct simd_old *old)
+{
+	memcpy(old->gpr, c->s.gpr, sizeof(old->gpr));
+	old->xsave = c->s.xsave;
+}
+
+void exec_form(struct soft_cpu *c, const struct insn *i)
+{
+	const struct form *f = form_need(c, i);
+	unsigned flags = f->flags;
+	struct simd_old old;
+	struct frame fr;
+	uint64_t ea = 0;
+
+	form_check(c, f->check);
+	if (flags & (FORM_READ | FORM_WRITE)) {
+		ea = cpu_ea(c, i);
+		if (f->align)
+			check_alignment(c, i, f, ea);
+		if (flags & FORM_READ) {
+			if (flags & FORM_WRITE)
+				cpu_probe(c, i->seg, ea, f->mem_bytes, true);
+			cpu_read(c, i->seg, ea, fr.mem, f->mem_bytes);
+		}
+	}
+	fr.flags = (c->s.rflags & FLAGS_ARITH) | FLAG_R1 | FLAG_IF;
+	bool careful = false;
+	if (flags & FORM_SIMD_FP) {
+		fr.mxcsr = simd_begin(c);
+		careful = simd_unmasked(c);
+		if (careful)
+			save_old(c, &old);
+	}
+	f->code(c, &fr);
+	if (careful) {
+		if (flags & FORM_HALF_OUT)
+			fr.mxcsr |= half_underflow(c, i, f, &fr);
+		simd_raise(c, fr.mxcsr, &old);
+	}
+	if (flags & FORM_WRITE)
+		cpu_write(c, i->seg, ea, fr.mem, f->mem_bytes);
+	if (flags & FORM_SIMD_FP)
+		simd_commit(c, fr.mxcsr);
+	if (flags & FORM_FLAGS)
+		c->s.rflags = (c->s.rflags & ~FLAGS_ARITH) | (fr.flags & FLAGS_ARITH);
+}

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "cpu/hostexec/form.h"
+
+/*
+ * Masked moves and gathers: only the elements whose mask bit is set are touched in memory, so only
+ * they may fault. What an instruction needs to know of its shape is packed into insn.aux.
+ */
+struct shape {
+	uint8_t elements;
+	uint8_t bytes;	     /* of an element */
+	uint8_t index_bytes; /* gathers: of an index */
+	uint8_t vector_bytes; /* of the operands: 16 or 32; 8 for MMX */
+};
+
+static struct shape shape_of(const struct insn *i)
+{
+	struct shape s;
+	uint32_t v = (uint32_t)(uint64_t)i->aux;
+
+	memcpy(&s, &v, sizeof(s));
+	return s;
+}
+
+static void set_shape(struct insn *i, struct shape s)
+{
+	uint32_t v;
+
+	memcpy(&v, &s, sizeof(v));
+	i->aux = (const void *)(uint64_t)v;
+}
+
+static void get_vector(struct soft_cpu *c, unsigned n, uint8_t v[32])
+{
+	memcpy(v, guest_xmm(c, n), 16);
+	memcpy(v + 16, guest_ymmh(c, n), 16);
+}
+
+/* Writes a register as VEX instructions do: zero above bytes. */
+static void set_vector(struct soft_cpu *c, unsigned n, const uint8_t *v, unsigned bytes)
+{
+	memcpy(guest_xmm(c, n), v, 16);
+	if (bytes == 32)
+		memcpy(guest_ymmh(c, n), v + 16, 16);
+	else
+		memset(guest_ymmh(c, n), 0, 16);
+}
+
+static bool selected(const uint8_t *mask, const struct shape *s, unsigned k)
+{
+	return mask[k * s->bytes + s->bytes - 1] & 0x80;
+}
+
+/* The address of byte n of an operand at offset at: cut to the address size. */
+static uint64_t offset_of(const struct insn *i, uint64_t at, unsigned n)
+{
+	at += n;
+	if (i->addr_bytes == 8)
+		return at;
+	return i->addr_bytes == 4 ? (uint32_t)at : (uint16_t)at;
+}
+
+/* Writes runs of selected elements; every access is checked before the first is made. */
+static void store_selected(struct soft_cpu *c, const struct insn *i, uint64_t at,
+			   const uint8_t *mask, const uint8_t *data, const struct shape *s)
+{
+	for (unsigned pass = 0; pass < 2; pass++) {
+		for (unsigned k = 0; k < s->elements; k++) {
+			if (!selected(mask, s, k))
+				continue;
+			unsigned first = k;
+			while (k + 1 < s->elements && selected(mask, s, k + 1))
+				k++;
+			uint64_t to = offset_of(i, at, first * s->bytes);
+			unsigned len = (k + 1 - first) * s->bytes;
+			if (pass == 0)
+				cpu_probe(c, i->seg, to, len, true);
+			else
+				cpu_write(c, i->seg, to, data + first * s->bytes, len);
+		}
+	}
+}
+
+static void vmaskmov_load(struct soft_cpu *c, const struct insn *i)
+{
+	struct shape s = shape_of(i);
+	uint8_t mask[32], out[32] = {0};
+
+	form_check(c, CHECK_AVX);
+	uint64_t at = cpu_ea(c, i);
+	get_vector(c, i->reg[1], mask);
+	for (unsigned k = 0; k < s.elements; k++) {
+		if (!selected(mask, &s, k))
+			continue;
+		unsigned first = k;
+		while (k + 1 < s.elements && selected(mask, &s, k + 1))
+			k++;
+		cpu_read(c, i->seg, offset_of(i, at, first * s.bytes), out + first * s.bytes,
+			 (k + 1 - first) * s.bytes);
+	}
+	set_vector(c, i->reg[0], out, s.vector_bytes);
+}
+
+static void vmaskmov_store(struct soft_cpu *c, const struct insn *i)
+{
+	struct shape s = shape_of(i);
+	uint8_t mask[32], data[32];
+
+	form_check(c, CHECK_AVX);
+	get_vector(c, i->reg[1], mask);
+	get_vector(c, i->reg[2], data);
+	store_selected(c, i, cpu_ea(c, i), mask, data, &s);
+}
+
+/* MASKMOVDQU and VMASKMOVDQU: bytes, to seg:rDI. */
+static void store_to_rdi(struct soft_cpu *c, const struct insn *i, enum form_check check)
+{
+	struct shape s = shape_of(i);
+	uint8_t mask[32], data[32];
+
+	form_check(c, check);
+	get_vector(c, i->reg[0], data);
+	get_vector(c, i->reg[1], mask);
+	store_selected(c, i, offset_of(i, c->s.gpr[RDI], 0), mask, data, &s);
+}
+
+static void maskmovdqu(struct soft_cpu *c, const struct insn *i)
+{
+	store_to_rdi(c, i, CHECK_SSE);
+}
+
+static void vmaskmovdqu(struct soft_cpu *c, const struct insn *i)
+{
+	store_to_rdi(c, i, CHECK_AVX);
+}
+
+/* The x87 stack has MMX register n as ST((n - TOP) mod 8); an MMX instruction sets TOP to 0 and all
+ * tags to valid (SDM Vol. 1, 9.5.1). */
+static unsigned top_of(const struct soft_cpu *c)
+{
+	return c->s.xsave.bytes[XSAVE_FSW + 1] >> 3 & 7;
+}
+
+static uint8_t *st(struct soft_cpu *c, unsigned n)
+{
+	return c->s.xsave.bytes + XSAVE_ST0 + 16 * (n & 7);
+}
+
+static void enter_mmx(struct soft_cpu *c)
+{
+	unsigned top = top_of(c);
+	uint8_t regs[8][16];
+
+	for (unsigned n = 0; n < 8; n++)
+		memcpy(regs[n], st(c, n - top), 16);
+	memcpy(st(c, 0), regs, sizeof(regs));
+	c->s.xsave.bytes[XSAVE_FSW + 1] &= 0xc7;
+	c->s.xsave.bytes[XSAVE_FTW] = 0xff;
+}
+
+static void maskmovq(struct soft_cpu *c, const struct insn *i)
+{
+	struct shape s = shape_of(i);
+
+	if (!x87_check(c, CHECK_MMX))
+		return;
+	unsigned top = top_of(c);
+	store_selected(c, i, offset_of(i, c->s.gpr[RDI], 0), st(c, (i->reg[1] & 7) - top),
+		       st(c, (i->reg[0] & 7) - top), &s);
+	enter_mmx(c);
+}
+
+/* ---- gathers ---- */
+
+/* Whether reading would raise. cpu_probe leaves by c->out; here it comes back. */
+static bool faults(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned len)
+{
+	jmp_buf outer;
+	bool fault = true;
+
+	memcpy(&outer, &c->out, sizeof(outer));
+	if (!setjmp(c->out)) {
+		cpu_probe(c, i->seg, at, len, false);
+		fault = false;
+	}
+	memcpy(&c->out, &outer, sizeof(outer));
+	return fault;
+}
+
+static uint64_t element_address(struct soft_cpu *c, const struct insn *i, const uint8_t *index,
+				const struct shape *s, unsigned k)
+{
+	uint64_t at = (uint64_t)i->disp;
+
+	if (i->base < GPR_NR)
+		at += c->s.gpr[i->base];
+	if (s->index_bytes == 4) {
+		int32_t n;
+		memcpy(&n, index + 4 * k, 4);
+		at += (uint64_t)(int64_t)n * i->scale;
+	} else {
+		uint64_t n;
+		memcpy(&n, index + 8 * k, 8);
+		at += n * i->scale;
+	}
+	return offset_of(i, at, 0);
+}
+
+/*
+ * Elements are loaded from the least significant on. When one faults, those before it stay loaded
+ * and their mask is cleared (SDM, VGATHERDPS). Nothing is kept before all that may leave with an
+ * MMIO exit is over, since then the instruction starts again.
+ */
+static void gather(struct soft_cpu *c, const struct insn *i)
+{
+	struct shape s = shape_of(i);
+	uint8_t dst[32], mask[32], index[32];
+	uint64_t at[8];
+	unsigned k, end;
+
+	form_check(c, CHECK_AVX);
+	get_vector(c, i->reg[0], dst);
+	get_vector(c, i->reg[2], mask);
+	get_vector(c, i->index, index);
+	for (end = 0; end < s.elements; end++) {
+		at[end] = element_address(c, i, index, &s, end);
+		if (selected(mask, &s, end) && faults(c, i, at[end], s.bytes))
+			break;
+	}
+	for (k = 0; k < end; k++)
+		if (selected(mask, &s, k))
+			cpu_read(c, i->seg, at[k], dst + k * s.bytes, s.bytes);
+	if (end < s.elements) {
+		for (k = 0; k < s.elements; k++)
+			memset(mask + k * s.bytes, k >= end && selected(mask, &s, k) ? 0xff : 0,
+			       s.bytes);
+		memcpy(guest_xmm(c, i->reg[2]), mask, 16);
+		memcpy(guest_ymmh(c, i->reg[2]), mask + 16, 16);
+		memcpy(guest_xmm(c, i->reg[0]), dst, 16);
+		memcpy(guest_ymmh(c, i->reg[0]), dst + 16, 16);
+		cpu_probe(c, i->seg, at[end], s.bytes, false);
+	}
+	unsigned used = s.elements * s.bytes;
+	memset(dst + used, 0, sizeof(dst) - used);
+	memset(mask, 0, sizeof(mask));
+	set_vector(c, i->reg[0], dst, 32);
+	set_vector(c, i->reg[2], mask, 32);
+}
+
+/* ---- selection ---- */
+
+static op_fn *select_vmaskmov(const struct decoded *d, struct insn *i, unsigned bytes)
+{
+	unsigned vector = d->z.avx.vector_length / 8;
+
+	set_shape(i, (struct shape){vector / bytes, bytes, 0, vector});
+	return i->flags & INSN_DST_MEM ? vmaskmov_store : vmaskmov_load;
+}
+
+static op_fn *select_gather(const struct decoded *d, struct insn *i, unsigned index, unsigned bytes)
+{
+	unsigned vector = d->z.avx.vector_length / 8;
+	unsigned wider = index > bytes ? index : bytes;
+
+	set_shape(i, (struct shape){vector / wider, bytes, index, vector});
+	return gather;
+}
+
+static op_fn *select_bytes(struct insn *i, unsigned vector, op_fn *fn)
+{
+	set_shape(i, (struct shape){vector, 1, 0, vector});
+	return fn;
+}
+
+op_fn *select_masked(const struct decoded *d, struct insn *i)
+{
+	switch (d->z.mnemonic) {
+	case ZYDIS_MNEMONIC_MASKMOVQ:
+		return select_bytes(i, 8, maskmovq);
+	case ZYDIS_MNEMONIC_MASKMOVDQU:
+		return select_bytes(i, 16, maskmovdqu);
+	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+		return select_bytes(i, 16, vmaskmovdqu);
+	case ZYDIS_MNEMONIC_VMASKMOVPS:
+	case ZYDIS_MNEMONIC_VPMASKMOVD:
+		return select_vmaskmov(d, i, 4);
+	case ZYDIS_MNEMONIC_VMASKMOVPD:
+	case ZYDIS_MNEMONIC_VPMASKMOVQ:
+		return select_vmaskmov(d, i, 8);
+	case ZYDIS_MNEMONIC_VGATHERDPS:
+	case ZYDIS_MNEMONIC_VPGATHERDD:
+		return select_gather(d, i, 4, 4);
+	case ZYDIS_MNEMONIC_VGATHERDPD:
+	case ZYDIS_MNEMONIC_VPGATHERDQ:
+		return select_gather(d, i, 4, 8);
+	case ZYDIS_MNEMONIC_VGATHERQPS:
+	case ZYDIS_MNEMONIC_VPGATHERQD:
+		return select_gather(d, i, 8, 4);
+	case ZYDIS_MNEMONIC_VGATHERQPD:
+	case ZYDIS_MNEMONIC_VPGATHERQQ:
+		return select_gather(d, i, 8, 8);
+	default:
+		return NULL;
+	}
+}
