@@ -41,6 +41,7 @@ struct replay {
 };
 
 struct block_cache;
+struct cpuid_model;
 
 struct soft_cpu {
 	struct vcpu vcpu; /* first */
@@ -58,8 +59,18 @@ struct soft_cpu {
 	uint64_t seg_base[SEG_NR]; /* as address generation adds it: 0 for ES to DS in 64-bit mode */
 	uint8_t seg_flat; /* bit n: segment n needs no limit or rights check for data accesses */
 
+	bool align_check; /* #AC: CR0.AM, RFLAGS.AC, CPL 3 */
+	bool watching;	  /* some data is watched, by DR7 or a debugger */
+	uint8_t shadow_taken; /* the shadow the instruction in flight began under */
+	uint64_t resume_gva; /* a debugger's breakpoint just reported there, plus 1; else 0 */
+	bool watch_hit;	  /* a debugger's watchpoint was met by the instruction in flight */
+	uint64_t watch_gva;
+
 	bool vendor_amd; /* of the CPUID the guest sees: the manuals differ in places */
-	bool paging_changed;
+	const struct cpuid_model *cpuid; /* the engine's */
+	bool large_pages; /* some TLB entry is part of a page over 4 KiB */
+	bool split_locked; /* this vCPU holds the lock of rmw_lock (access.h) */
+	bool break_block; /* the running block may have changed: look it up anew */
 	struct engine *engine;
 	struct mem *mem;
 	struct vcpu_board board;
@@ -77,7 +88,15 @@ struct soft_cpu {
 		uint64_t cr2;
 	} fault; /* what cpu_raise carries to the loop */
 
+	struct {		 /* the event being delivered, to tell double faults */
+		bool active;
+		uint8_t vector;
+		uint8_t kind;
+	} delivering;
+	enum exit_cause waiting; /* the exit that run() has to complete; EXIT_NR: none */
+
 	struct block_cache *blocks;
+	uint8_t *rom_sink; /* a page that swallows writes to ROM */
 	const struct insn *insn; /* in flight */
 	struct tlb tlb;
 };
@@ -97,13 +116,20 @@ void cpu_msr_exit_write(struct soft_cpu *c, uint32_t index, uint64_t value);
 /* Ports, after the permission check (cpu_check_io). size 1, 2, 4. */
 uint32_t cpu_in(struct soft_cpu *c, uint16_t port, unsigned size);
 void cpu_out(struct soft_cpu *c, uint16_t port, unsigned size, uint32_t value);
-/* Leaves with EXIT_HYPERCALL once; when machine/ has answered in the registers it returns. */
+uint64_t cpu_mmio_read(struct soft_cpu *c, uint64_t gpa, unsigned size);
+void cpu_mmio_write(struct soft_cpu *c, uint64_t gpa, unsigned size, uint64_t value);
+/* Between the iterations of a repeated string instruction: what was replayed is done with. */
+void cpu_replay_reset(struct soft_cpu *c);
+/* HLT: the instruction is done; run() comes back when there may be something to wake for. */
 _Noreturn void cpu_exit_halt(struct soft_cpu *c);
 
 /* After CS, SS, CR0, CR4, EFER, RFLAGS (VM, AC, TF), DR7, segments or the debug settings changed. */
 void cpu_update_mode(struct soft_cpu *c);
 /* After CR3, CR0.PG/WP, CR4.PAE/PGE/..., EFER.NXE changed. */
 void cpu_flush_tlb(struct soft_cpu *c, bool keep_global);
+
+/* INVLPG's work: drops translations of one page, whatever its size. */
+void cpu_flush_page(struct soft_cpu *c, uint64_t gva);
 
 /* ---- memory (memory.c) ---- */
 
@@ -150,7 +176,7 @@ uint64_t cpu_pop(struct soft_cpu *c, unsigned size);
 /* Mask of the stack pointer: 16, 32 or 64 bits by SS.B and mode. */
 uint64_t cpu_stack_mask(const struct soft_cpu *c);
 
-/* ---- system instructions (sys/*.c) ---- */
+/* ---- system instructions (the files in sys) ---- */
 
 /*
  * Delivers an event through the IDT (or the real-mode vector table): pushes, switches stacks,
