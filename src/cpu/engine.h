@@ -95,6 +95,16 @@ struct engine_ops {
 	int (*translate)(struct vcpu *v, uint64_t gva, uint64_t *gpa);
 };
 
+/* An event that an engine delivers to its guest itself: an interrupt or an exception. */
+struct cpu_event {
+	enum event_kind kind;
+	uint8_t vector;
+	bool has_error;
+	uint32_t error;
+	uint64_t rip; /* of the instruction it is delivered at */
+	uint64_t cr2; /* of page faults */
+};
+
 /* The head of every engine's vCPU. */
 struct vcpu {
 	const struct engine_ops *ops;
@@ -105,6 +115,10 @@ struct vcpu {
 	/* Called when a request comes in and the engine must be told at once (KVM: a signal to its
 	 * thread); NULL where polling `requests` is enough. */
 	void (*poke)(struct vcpu *v);
+	/* An onlooker, told of each event as it is delivered, on the vCPU's thread; set before the
+	 * first run. NULL: nobody looks. */
+	void (*trace)(struct vcpu *v, const struct cpu_event *event);
+	void *trace_opaque;
 };
 
 /* Any thread. Requests also wake a vCPU that waits in vcpu_wait. */
