@@ -8,6 +8,7 @@
 #include "cpu/interp/block.h"
 #include "cpu/interp/engine_interp.h"
 #include "cpu/state/cpuid.h"
+#include "cpu/state/msr.h"
 
 /*
  * The reference engine: theory of operation.
@@ -334,10 +335,27 @@ static void count_event(struct soft_cpu *c, uint8_t vector, enum event_kind kind
 	c->vcpu.stats.count[cause]++;
 }
 
+static void trace_event(struct soft_cpu *c, uint8_t vector, enum event_kind kind, bool has_error,
+			uint32_t error)
+{
+	struct cpu_event event = {
+		.kind = kind,
+		.vector = vector,
+		.has_error = has_error,
+		.error = error,
+		.rip = c->s.rip,
+		.cr2 = c->s.cr2,
+	};
+
+	c->vcpu.trace(&c->vcpu, &event);
+}
+
 static void deliver(struct soft_cpu *c, uint8_t vector, enum event_kind kind, bool has_error,
 		    uint32_t error)
 {
 	count_event(c, vector, kind);
+	if (unlikely(c->vcpu.trace))
+		trace_event(c, vector, kind, has_error, error);
 	c->delivering.active = true;
 	c->delivering.vector = vector;
 	c->delivering.kind = kind;
@@ -408,6 +426,7 @@ static void debug_exception(struct soft_cpu *c, uint64_t dr6)
 	c->s.dr6 = (c->s.dr6 & ~UINT64_C(0xf)) | dr6;
 	c->pending_dr6 = 0;
 	c->s.dr7 &= ~(UINT64_C(1) << 13); /* GD */
+	c->s.debugctl = 0; /* LBR and BTF (SDM Vol. 3, 17.4.1) */
 	deliver(c, VEC_DB, EVENT_EXCEPTION, false, 0);
 }
 
@@ -568,6 +587,9 @@ static bool step_careful(struct soft_cpu *c)
 		return true;
 	}
 	bool trap = flags & FLAG_TF;
+	/* BTF: only where a branch was taken (SDM Vol. 3, 17.4.3). */
+	if (c->s.debugctl & DEBUG_CTL_BTF)
+		trap = trap && c->s.rip != ((start + i->length) & c->ip_mask);
 	if (steps_by_new_tf(i))
 		trap = trap && (c->s.rflags & FLAG_TF);
 	if (c->s.shadow != SHADOW_MOV_SS) {
