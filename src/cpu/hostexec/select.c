@@ -273,9 +273,28 @@ void form_classify(const struct decoded *d, struct form *f)
 
 /* ---- selection ---- */
 
+/*
+ * Of the base instruction sets only those named here are run: they hold system instructions, jumps
+ * and UD2 as well, and a guest must never choose what this process executes. All other sets that
+ * `isas` lists are pure arithmetic.
+ */
+static bool base_set_allows(const struct decoded *d)
+{
+	switch (d->z.meta.isa_set) {
+	case ZYDIS_ISA_SET_I86:
+	case ZYDIS_ISA_SET_I186:
+	case ZYDIS_ISA_SET_I386:
+	case ZYDIS_ISA_SET_I486:
+	case ZYDIS_ISA_SET_PPRO:
+		return d->z.mnemonic == ZYDIS_MNEMONIC_SHLD || d->z.mnemonic == ZYDIS_MNEMONIC_SHRD;
+	default:
+		return true;
+	}
+}
+
 op_fn *hostexec_select(const struct decoded *d, struct insn *i)
 {
-	if (!hostexec_supports(d->z.meta.isa_set) || (i->flags & INSN_LOCK))
+	if (!hostexec_supports(d->z.meta.isa_set) || (i->flags & INSN_LOCK) || !base_set_allows(d))
 		return NULL;
 	op_fn *fn = select_move(d, i);
 	if (!fn)
