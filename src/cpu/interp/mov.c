@@ -274,16 +274,21 @@ static op_fn *lea_form(const struct insn *i)
 
 static op_fn *conditional(const struct decoded *d, struct insn *i)
 {
-	/* Jcc, SETcc and CMOVcc have the condition in the opcode's low four bits. */
-	i->imm2 = d->z.opcode & 15;
+	op_fn *fn;
+
 	switch (d->z.meta.category) {
 	case ZYDIS_CATEGORY_CMOV:
-		return op_cmov;
+		fn = op_cmov;
+		break;
 	case ZYDIS_CATEGORY_SETCC:
-		return op_setcc;
+		fn = op_setcc;
+		break;
 	default:
-		return NULL;
+		return NULL; /* imm2 is others' */
 	}
+	/* Jcc, SETcc and CMOVcc have the condition in the opcode's low four bits. */
+	i->imm2 = d->z.opcode & 15;
+	return fn;
 }
 
 op_fn *mov_select(const struct decoded *d, struct insn *i)

@@ -3,8 +3,8 @@
 #include "cpu/interp/sys/sys.h"
 
 /*
- * Far JMP, CALL and RET in every mode (SDM Vol. 2, their pages; Vol. 3, 5.8), and LOOP. The order
- * of checks is the manual's.
+ * Far JMP, CALL and RET in every mode (SDM Vol. 2, their pages; Vol. 3, 5.8). The order of checks
+ * is the manual's.
  */
 struct far_ptr {
 	uint16_t sel;
@@ -243,34 +243,6 @@ static void op_ret_far(struct soft_cpu *c, const struct insn *i)
 		ret_real(c, i->width, extra);
 }
 
-/* ---- LOOP ---- */
-
-/* Counts rCX down, of the address size, and says whether it is not zero yet. The count changes
- * only when the jump, if taken, has not faulted. */
-static void loop_if(struct soft_cpu *c, const struct insn *i, bool condition)
-{
-	uint64_t count = (get_reg(c, RCX, i->addr_bytes) - 1) & size_mask(i->addr_bytes);
-
-	if (count != 0 && condition)
-		cpu_near_jump(c, (c->next_rip + i->imm) & size_mask(i->width));
-	set_reg(c, RCX, i->addr_bytes, count);
-}
-
-static void op_loop(struct soft_cpu *c, const struct insn *i)
-{
-	loop_if(c, i, true);
-}
-
-static void op_loope(struct soft_cpu *c, const struct insn *i)
-{
-	loop_if(c, i, c->s.rflags & FLAG_ZF);
-}
-
-static void op_loopne(struct soft_cpu *c, const struct insn *i)
-{
-	loop_if(c, i, !(c->s.rflags & FLAG_ZF));
-}
-
 op_fn *far_select(const struct decoded *d, struct insn *i)
 {
 	bool is_far = d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
@@ -280,9 +252,6 @@ op_fn *far_select(const struct decoded *d, struct insn *i)
 	case ZYDIS_MNEMONIC_JMP: fn = is_far ? op_jmp_far : NULL; break;
 	case ZYDIS_MNEMONIC_CALL: fn = is_far ? op_call_far : NULL; break;
 	case ZYDIS_MNEMONIC_RET: fn = is_far ? op_ret_far : NULL; break;
-	case ZYDIS_MNEMONIC_LOOP: fn = op_loop; break;
-	case ZYDIS_MNEMONIC_LOOPE: fn = op_loope; break;
-	case ZYDIS_MNEMONIC_LOOPNE: fn = op_loopne; break;
 	default: break;
 	}
 	if (fn)
