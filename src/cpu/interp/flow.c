@@ -146,7 +146,9 @@ op_fn *flow_select(const struct decoded *d, struct insn *i)
 	case ZYDIS_MNEMONIC_BOUND:
 		return op_bound;
 	default:
-		if (d->z.meta.category == ZYDIS_CATEGORY_COND_BR) {
+		/* XBEGIN and XABORT count as branches too; they are not offered. */
+		if (d->z.meta.category == ZYDIS_CATEGORY_COND_BR &&
+		    d->z.meta.isa_set != ZYDIS_ISA_SET_RTM) {
 			i->imm2 = d->z.opcode & 15;
 			fn = op_jcc;
 		}

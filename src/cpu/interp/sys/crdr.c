@@ -204,6 +204,7 @@ static unsigned check_dr(struct soft_cpu *c, unsigned n)
 	if (c->s.dr7 & DR7_GD) {
 		c->s.dr6 |= DR6_BD;
 		c->s.dr7 &= ~DR7_GD; /* so that the handler can use them */
+		c->s.debugctl = 0;
 		cpu_raise(c, VEC_DB, 0);
 	}
 	c->vcpu.stats.count[EXIT_DR_ACCESS]++;
