@@ -628,6 +628,10 @@ static bool boundary(struct soft_cpu *c)
 {
 	uint32_t req = atomic_load_explicit(&c->vcpu.requests, memory_order_acquire);
 
+	/* Traps of the last instruction that are not only met when careful: the T bit of a task
+	 * switch. They come before interrupts (SDM table 6-2). */
+	if (unlikely(c->pending_dr6) && !c->replay.done && c->s.shadow != SHADOW_MOV_SS)
+		debug_exception(c, c->pending_dr6);
 	if ((req || c->s.nmi_pending) && take_requests(c, req))
 		return true;
 	if (likely(c->s.activity == ACTIVITY_RUNNING))

@@ -68,13 +68,13 @@ static void read_task32(struct task *t, const uint8_t *tss)
 	t->trap = tss[TSS32_TRAP] & 1;
 }
 
-/* The upper halves of general registers come up as ones, as on the 386; FS and GS are null. */
+/* The manual leaves the upper halves of the registers open; here they are 0. FS and GS are null. */
 static void read_task16(struct task *t, const uint8_t *tss)
 {
 	t->eip = get16(tss + TSS16_IP);
 	t->eflags = get16(tss + TSS16_IP + 2);
 	for (unsigned k = 0; k < 8; k++)
-		t->gpr[k] = 0xffff0000 | get16(tss + TSS16_IP + 4 + 2 * k);
+		t->gpr[k] = get16(tss + TSS16_IP + 4 + 2 * k);
 	for (unsigned k = SEG_ES; k <= SEG_DS; k++)
 		t->seg[k] = get16(tss + TSS16_SEGS + 2 * k);
 	t->ldt = get16(tss + TSS16_LDT);
