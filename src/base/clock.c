@@ -37,7 +37,7 @@ static void read_both(uint64_t *ns, uint64_t *tsc)
 
 static void calibrate(void)
 {
-	uint64_t ns0, tsc0, ns1, tsc1;
+	uint64_t ns0 = 0, tsc0 = 0, ns1 = 0, tsc1 = 0;
 	struct timespec ts = {.tv_nsec = CALIBRATE_NS};
 
 	read_both(&ns0, &tsc0);

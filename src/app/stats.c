@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "app/stats.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "app/terminal.h"
+#include "base/clock.h"
+
+struct totals {
+	struct exit_stats exits;
+	uint64_t engine_ticks;
+};
+
+static struct totals sum(struct machine *m)
+{
+	struct totals t = {0};
+
+	for (unsigned cpu = 0; cpu < machine_cpus(m); cpu++) {
+		const struct exit_stats *s = &machine_vcpu(m, cpu)->stats;
+		for (int i = 0; i < EXIT_NR; i++) {
+			t.exits.count[i] += s->count[i];
+			t.exits.ticks[i] += s->ticks[i];
+		}
+		t.exits.instructions += s->instructions;
+		t.engine_ticks += machine_engine_ticks(m, cpu);
+	}
+	return t;
+}
+
+static double seconds(struct timeval t)
+{
+	return (double)t.tv_sec + (double)t.tv_usec / 1e6;
+}
+
+/* VmRSS, in bytes; 0 where /proc tells nothing. */
+static uint64_t resident_bytes(void)
+{
+	FILE *f = fopen("/proc/self/statm", "re");
+	uint64_t size, resident = 0;
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "%" SCNu64 " %" SCNu64, &size, &resident) != 2)
+		resident = 0;
+	fclose(f);
+	return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void print_exits(const struct exit_stats *s)
+{
+	double tick_s = 1.0 / (double)clock_tsc_hz();
+
+	terminal_say("%-14s %14s %12s %12s", "exit", "count", "total ms", "mean us");
+	for (int i = 0; i < EXIT_NR; i++) {
+		double total_s = (double)s->ticks[i] * tick_s;
+		if (!s->count[i])
+			continue;
+		if (s->ticks[i])
+			terminal_say("%-14s %14" PRIu64 " %12.3f %12.3f", exit_cause_name(i),
+				     s->count[i], total_s * 1e3,
+				     total_s * 1e6 / (double)s->count[i]);
+		else
+			terminal_say("%-14s %14" PRIu64 " %12s %12s", exit_cause_name(i),
+				     s->count[i], "-", "-");
+	}
+}
+
+void stats_print(struct machine *m, uint64_t wall_ns)
+{
+	struct totals t = sum(m);
+	struct rusage ru = {0};
+	double engine_s = (double)t.engine_ticks / (double)clock_tsc_hz();
+
+	getrusage(RUSAGE_SELF, &ru);
+	print_exits(&t.exits);
+	terminal_say("engine %s, %u vCPU%s: %" PRIu64 " instructions in %.3f s, %.1f MIPS",
+		     machine_vcpu(m, 0)->ops->name, machine_cpus(m),
+		     machine_cpus(m) == 1 ? "" : "s", t.exits.instructions, engine_s,
+		     engine_s > 0 ? (double)t.exits.instructions / engine_s / 1e6 : 0.0);
+	terminal_say("wall %.3f s, host CPU %.3f s user, %.3f s system", (double)wall_ns / 1e9,
+		     seconds(ru.ru_utime), seconds(ru.ru_stime));
+	terminal_say("memory %.1f MiB resident, of it %.1f of the guest's %" PRIu64 " MiB",
+		     (double)resident_bytes() / 0x1p20,
+		     (double)mem_resident_bytes(machine_mem(m)) / 0x1p20,
+		     mem_ram_bytes(machine_mem(m)) >> 20);
+}
