@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * I/O APIC. Each pin has a redirection entry (82093AA datasheet 3.2.4). An edge pin sends a message
- * per rising edge and remembers one edge while masked. A level pin sends one message while its
- * line is high, then waits with Remote IRR set for the EOI of its vector, which comes by broadcast
+ * per rising edge; edges while it is masked are ignored, as the datasheet has it for the mask bit.
+ * A level pin sends one message while its line is high, then waits with Remote IRR set for the EOI of its vector, which comes by broadcast
  * from a local APIC or, with broadcast suppressed, by the EOI register; if the line is still high,
  * it sends again.
  */
@@ -30,9 +30,14 @@ struct ioapic {
 	bool mapped;
 	uint8_t select, id;
 	uint32_t lines; /* levels at the pins */
-	uint32_t edges; /* edge seen and not sent yet */
 	uint64_t redir[IOAPIC_PINS];
 };
+
+/* Only fixed and lowest priority are ever level (datasheet 3.2.4, delivery mode). */
+static bool is_level(uint64_t e)
+{
+	return e & REDIR_LEVEL && REDIR_MODE(e) <= APIC_LOWEST;
+}
 
 static bool send(struct ioapic *io, uint64_t e)
 {
@@ -41,28 +46,20 @@ static bool send(struct ioapic *io, uint64_t e)
 		.logical = e & REDIR_LOGICAL,
 		.mode = REDIR_MODE(e),
 		.vector = (uint8_t)e,
-		/* Only fixed and lowest priority are ever level (table 3.2.4, delivery mode). */
-		.level_triggered = e & REDIR_LEVEL && REDIR_MODE(e) <= APIC_LOWEST,
+		.level_triggered = is_level(e),
 	};
 
 	return lapic_deliver(io->cfg.lapics, &m);
 }
 
-/* Sends what the pin has to send. */
-static void service(struct ioapic *io, unsigned pin)
+/* Sends what a level pin has to send. */
+static void service_level(struct ioapic *io, unsigned pin)
 {
 	uint64_t e = io->redir[pin];
-	uint32_t bit = UINT32_C(1) << pin;
 
-	if (e & REDIR_MASKED)
-		return;
-	if (e & REDIR_LEVEL && REDIR_MODE(e) <= APIC_LOWEST) {
-		if (io->lines & bit && !(e & REDIR_REMOTE_IRR) && send(io, e))
-			io->redir[pin] |= REDIR_REMOTE_IRR;
-	} else if (io->edges & bit) {
-		io->edges &= ~bit;
-		send(io, e);
-	}
+	if (is_level(e) && !(e & (REDIR_MASKED | REDIR_REMOTE_IRR)) &&
+	    io->lines & UINT32_C(1) << pin && send(io, e))
+		io->redir[pin] |= REDIR_REMOTE_IRR;
 }
 
 void ioapic_set_irq(struct ioapic *io, unsigned pin, int level)
@@ -72,11 +69,12 @@ void ioapic_set_irq(struct ioapic *io, unsigned pin, int level)
 	if (pin >= IOAPIC_PINS)
 		return;
 	pthread_mutex_lock(&io->lock);
-	if (level && !(io->lines & bit))
-		io->edges |= bit;
+	bool rising = level && !(io->lines & bit);
 	io->lines = level ? io->lines | bit : io->lines & ~bit;
 	if (level)
-		service(io, pin);
+		service_level(io, pin);
+	if (rising && !is_level(io->redir[pin]) && !(io->redir[pin] & REDIR_MASKED))
+		send(io, io->redir[pin]);
 	pthread_mutex_unlock(&io->lock);
 }
 
@@ -90,7 +88,7 @@ static void eoi(void *opaque, uint8_t vector)
 		if ((uint8_t)*e != vector || !(*e & REDIR_LEVEL) || !(*e & REDIR_REMOTE_IRR))
 			continue;
 		*e &= ~REDIR_REMOTE_IRR;
-		service(io, pin);
+		service_level(io, pin);
 	}
 	pthread_mutex_unlock(&io->lock);
 }
@@ -106,9 +104,7 @@ static void write_redir(struct ioapic *io, unsigned pin, bool high, uint32_t val
 	 * of a lost EOI where there is no EOI register. */
 	if (!(*e & REDIR_LEVEL))
 		*e &= ~REDIR_REMOTE_IRR;
-	else if (!(io->lines & UINT32_C(1) << pin))
-		io->edges &= ~(UINT32_C(1) << pin);
-	service(io, pin);
+	service_level(io, pin);
 }
 
 static uint32_t read_window(struct ioapic *io)
@@ -173,7 +169,6 @@ static void reset(void *dev)
 	pthread_mutex_lock(&io->lock);
 	io->select = 0;
 	io->id = io->cfg.id;
-	io->edges = 0;
 	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
 		io->redir[pin] = REDIR_MASKED;
 	pthread_mutex_unlock(&io->lock);
@@ -188,7 +183,6 @@ static void state(void *dev, struct state_stream *s)
 	state_u8(s, &io->select);
 	state_u8(s, &io->id);
 	state_u32(s, &io->lines);
-	state_u32(s, &io->edges);
 	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
 		state_u64(s, &io->redir[pin]);
 		io->redir[pin] &= REDIR_WRITABLE | REDIR_REMOTE_IRR;
