@@ -176,16 +176,12 @@ class Vm:
 
     def end(self, timeout=END_SECONDS):
         """Wait until hanok ends by itself; returns its exit status, as a shell would give it."""
-        self.expect_end(timeout)
-        return self.child.exitstatus if self.child.signalstatus is None else 128 + self.child.signalstatus
-
-    def expect_end(self, timeout):
         found = self.child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=timeout * TIMEOUT_SCALE)
         if found == 1:
-            raise AssertionError(
-                f"hanok still runs after {timeout * TIMEOUT_SCALE:.0f} s; the end of {self.log}:\n{self.shown()}"
-            )
+            waited = f"{timeout * TIMEOUT_SCALE:.0f} s"
+            raise AssertionError(f"hanok still runs after {waited}; the end of {self.log}:\n{self.shown()}")
         self.child.wait()
+        return self.child.exitstatus if self.child.signalstatus is None else 128 + self.child.signalstatus
 
     def terminal(self):
         """The settings of the terminal that hanok runs on, as termios.tcgetattr gives them."""

@@ -13,8 +13,7 @@ cd "$(dirname "$0")/.." || exit 125
 packages_of() {
     case $1 in
     build) echo "gcc gcc-multilib libc6-dev meson ninja-build pkg-config python3 libzydis-dev libuv1-dev" \
-        "libjansson-dev" \
-        "libcmocka-dev acpica-tools" ;;
+        "libjansson-dev libcmocka-dev acpica-tools" ;;
     guest) echo "python3 xz-utils" ;;
     check) echo "python3-pytest python3-pexpect qemu-system-x86 gdb clang-format shellcheck git" ;;
     fuzz) echo "clang llvm $(clang_runtime)" ;;
