@@ -252,6 +252,11 @@ void cpu_deliver(struct soft_cpu *c, uint8_t vector, enum event_kind kind, bool 
 
 static void software(struct soft_cpu *c, uint8_t vector, enum event_kind kind)
 {
+	struct cpu_event event = {.kind = kind, .vector = vector, .rip = c->s.rip, .cr2 = c->s.cr2};
+
+	c->vcpu.stats.count[EXIT_SOFT_INT]++;
+	if (c->vcpu.trace)
+		c->vcpu.trace(&c->vcpu, &event);
 	cpu_deliver(c, vector, kind, false, 0, c->next_rip);
 	c->next_rip = c->s.rip;
 }

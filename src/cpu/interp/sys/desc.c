@@ -79,22 +79,23 @@ struct segment desc_segment(const struct desc *d, uint16_t sel)
 }
 
 /* Byte 5 of a descriptor holds its type, S, DPL and P. */
-static void write_type(struct soft_cpu *c, const struct desc *d, uint32_t attr)
+static void write_type(struct soft_cpu *c, uint64_t gva, uint8_t byte)
 {
-	uint8_t byte = (uint8_t)attr;
-
-	lin_write(c, d->gva + 5, &byte, 1, cpu_system_class(c));
+	lin_write(c, gva + 5, &byte, 1, cpu_system_class(c));
 }
 
 void desc_set_accessed(struct soft_cpu *c, const struct desc *d)
 {
 	if (!(d->attr & SEG_TYPE_ACCESSED))
-		write_type(c, d, d->attr | SEG_TYPE_ACCESSED);
+		write_type(c, d->gva, (uint8_t)(d->attr | SEG_TYPE_ACCESSED));
 }
 
-void desc_set_busy(struct soft_cpu *c, const struct desc *d, bool busy)
+void desc_set_busy(struct soft_cpu *c, uint64_t gva, bool busy)
 {
-	write_type(c, d, busy ? d->attr | SYS_TYPE_BUSY : d->attr & ~(uint32_t)SYS_TYPE_BUSY);
+	uint8_t byte;
+
+	lin_read(c, gva + 5, &byte, 1, cpu_system_class(c));
+	write_type(c, gva, (uint8_t)(busy ? byte | SYS_TYPE_BUSY : byte & ~SYS_TYPE_BUSY));
 }
 
 void desc_check_code(struct soft_cpu *c, const struct desc *d, enum vector vector, unsigned ext)

@@ -213,10 +213,12 @@ void gate_jump(struct soft_cpu *c, struct desc *gate)
 
 static void call_same(struct soft_cpu *c, const struct gate_target *t)
 {
-	struct stack st = t->size == 8 ? stack_long(c, c->s.gpr[RSP], c->cpl, 0)
-				       : stack_current(c, true, 0);
+	struct stack st = stack_current(c, true, 0);
 	uint64_t frame[] = {c->s.seg[SEG_CS].sel, c->next_rip};
 
+	/* Out of compatibility mode the pushes are the 64-bit target's. */
+	if (t->size == 8 && c->mode != MODE_64)
+		st = stack_long(c, c->s.gpr[RSP], c->cpl, 0);
 	stack_probe(c, &st, 2, t->size);
 	check_target(c, &t->seg, t->rip, 0);
 	desc_set_accessed(c, &t->cs);

@@ -162,7 +162,7 @@ static void op_ltr(struct soft_cpu *c, const struct insn *i)
 	if (!cpu_in_long_mode(&c->s))
 		types |= 1 << SYS_TSS16;
 	fetch_system(c, sel, types, &d);
-	desc_set_busy(c, &d, true);
+	desc_set_busy(c, d.gva, true);
 	d.attr |= SYS_TYPE_BUSY;
 	c->s.tr = system_segment(&d, sel);
 }

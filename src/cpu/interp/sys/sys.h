@@ -168,8 +168,8 @@ bool desc_find_high(struct soft_cpu *c, struct desc *d);
 struct segment desc_segment(const struct desc *d, uint16_t sel);
 /* Sets the accessed bit in memory when it is clear. */
 void desc_set_accessed(struct soft_cpu *c, const struct desc *d);
-/* Sets or clears the busy bit of a TSS descriptor in memory. */
-void desc_set_busy(struct soft_cpu *c, const struct desc *d, bool busy);
+/* Sets or clears the busy bit of the TSS descriptor at gva. */
+void desc_set_busy(struct soft_cpu *c, uint64_t gva, bool busy);
 
 _Noreturn void raise_sel(struct soft_cpu *c, enum vector vector, uint16_t sel, unsigned ext);
 

@@ -108,12 +108,16 @@ void task_gate_tss(struct soft_cpu *c, uint16_t sel, unsigned ext, struct desc *
 		raise_sel(c, VEC_NP, sel, ext);
 }
 
+static uint64_t current_tss_desc(const struct soft_cpu *c)
+{
+	return c->s.gdt.base + (c->s.tr.sel & ~7u);
+}
+
 /* Everything the switch writes before it can no longer fault. */
 static void probe_writes(struct soft_cpu *c, const struct desc *tss, enum task_cause cause)
 {
 	enum mmu_class class = cpu_system_class(c);
 	const struct segment *tr = &c->s.tr;
-	uint64_t old_desc = c->s.gdt.base + (tr->sel & ~7u);
 
 	if (is_32bit(tr->attr))
 		lin_probe(c, tr->base + TSS32_EIP, TSS32_SAVED_END + 1 - TSS32_EIP, class, true);
@@ -124,7 +128,7 @@ static void probe_writes(struct soft_cpu *c, const struct desc *tss, enum task_c
 	if (cause != TASK_IRET)
 		lin_probe(c, tss->gva + 5, 1, class, true);
 	if (cause == TASK_IRET || cause == TASK_JUMP)
-		lin_probe(c, old_desc + 5, 1, class, true);
+		lin_probe(c, current_tss_desc(c) + 5, 1, class, true);
 }
 
 static void check_limits(struct soft_cpu *c, const struct desc *tss, unsigned ext)
@@ -167,15 +171,13 @@ static void save_task(struct soft_cpu *c, uint32_t eip, uint32_t eflags)
 static void write_tables(struct soft_cpu *c, const struct desc *tss, enum task_cause cause,
 			 uint32_t eip, uint32_t eflags)
 {
-	struct desc old = {.gva = c->s.gdt.base + (c->s.tr.sel & ~7u), .attr = c->s.tr.attr};
-
 	if (cause == TASK_JUMP || cause == TASK_IRET)
-		desc_set_busy(c, &old, false);
+		desc_set_busy(c, current_tss_desc(c), false);
 	save_task(c, eip, eflags);
 	if (cause == TASK_CALL || cause == TASK_INT)
 		lin_write(c, desc_base(tss), &c->s.tr.sel, 2, cpu_system_class(c));
 	if (cause != TASK_IRET)
-		desc_set_busy(c, tss, true);
+		desc_set_busy(c, tss->gva, true);
 }
 
 /* Registers but for the hidden parts of segments: selectors are there, unusable. */
@@ -296,6 +298,7 @@ void task_switch(struct soft_cpu *c, const struct desc *tss, enum task_cause cau
 	if (cause == TASK_CALL || cause == TASK_INT)
 		eflags |= FLAG_NT;
 	load_registers(c, tss, &t, eflags);
+	c->vcpu.stats.count[EXIT_TASK_SWITCH]++;
 	if (new_cr3)
 		load_cr3(c, t.cr3, pdpte);
 
