@@ -1,40 +1,92 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mmu/tlb.h"
 
+#define PAGE_MASK (~(uint64_t)(MEM_PAGE_BYTES - 1))
+
+void tlb_fill(struct tlb *t, enum mmu_class class, uint64_t gva, const struct mmu_page *page,
+	      const void *hva, bool write)
+{
+	unsigned index = tlb_index(gva);
+	struct tlb_entry *e = &t->data[class][index];
+
+	if (!page->global) {
+		if (t->locals < TLB_LOCAL_MAX)
+			t->local[t->locals] = (uint16_t)(class * TLB_ENTRIES + index);
+		t->locals++;
+	}
+	e->read = gva & PAGE_MASK;
+	e->write = write ? gva & PAGE_MASK : tlb_empty_tag(index);
+	e->hva = (uint64_t)hva & PAGE_MASK;
+	e->gpa = (page->gpa & PAGE_MASK) | page->global;
+}
+
+static void empty(struct tlb *t, unsigned class, unsigned index)
+{
+	struct tlb_entry *e = &t->data[class][index];
+
+	e->read = e->write = tlb_empty_tag(index);
+	e->gpa = UINT64_MAX;
+}
+
+static void drop_local(struct tlb *t, unsigned slot)
+{
+	unsigned class = slot / TLB_ENTRIES, index = slot % TLB_ENTRIES;
+
+	if (!(t->data[class][index].gpa & 1))
+		empty(t, class, index);
+}
+
+static void flush_local_data(struct tlb *t)
+{
+	if (t->locals <= TLB_LOCAL_MAX) {
+		for (unsigned n = 0; n < t->locals; n++)
+			drop_local(t, t->local[n]);
+	} else {
+		for (unsigned n = 0; n < MMU_CLASS_NR * TLB_ENTRIES; n++)
+			drop_local(t, n);
+	}
+	t->locals = 0;
+}
+
 void tlb_flush(struct tlb *t, bool keep_global)
 {
 	if (!keep_global) {
-		memset(t, 0xff, sizeof(*t));
+		for (unsigned n = 0; n < MMU_CLASS_NR * TLB_ENTRIES; n++)
+			empty(t, n / TLB_ENTRIES, n % TLB_ENTRIES);
+		memset(t->code, 0xff, sizeof(t->code));
+		t->locals = 0;
 		return;
 	}
-	for (unsigned k = 0; k < MMU_CLASS_NR; k++) {
-		for (unsigned n = 0; n < TLB_ENTRIES; n++) {
-			struct tlb_entry *e = &t->data[k][n];
-			if (!(e->gpa & 1))
-				e->read = e->write = TLB_EMPTY;
-		}
-	}
+	flush_local_data(t);
 	for (unsigned k = 0; k < 2; k++) {
 		for (unsigned n = 0; n < TLB_CODE_ENTRIES; n++) {
 			struct tlb_code_entry *e = &t->code[k][n];
 			if (!(e->gpa & 1))
-				e->tag = TLB_EMPTY;
+				e->tag = TLB_CODE_EMPTY;
 		}
 	}
 }
 
 void tlb_flush_page(struct tlb *t, uint64_t gva)
 {
-	uint64_t page = gva & ~(uint64_t)(MEM_PAGE_BYTES - 1);
+	uint64_t page = gva & PAGE_MASK;
 
 	for (unsigned k = 0; k < MMU_CLASS_NR; k++) {
 		struct tlb_entry *e = &t->data[k][tlb_index(gva)];
 		if (e->read == page || e->write == page)
-			e->read = e->write = TLB_EMPTY;
+			empty(t, k, tlb_index(gva));
 	}
 	for (unsigned k = 0; k < 2; k++) {
 		struct tlb_code_entry *e = &t->code[k][tlb_code_index(gva)];
 		if (e->tag == page)
-			e->tag = TLB_EMPTY;
+			e->tag = TLB_CODE_EMPTY;
 	}
+}
+
+void tlb_forbid_writes(struct tlb *t, uint64_t gpa)
+{
+	for (unsigned k = 0; k < MMU_CLASS_NR; k++)
+		for (unsigned n = 0; n < TLB_ENTRIES; n++)
+			if ((t->data[k][n].gpa & PAGE_MASK) == (gpa & PAGE_MASK))
+				t->data[k][n].write = tlb_empty_tag(n);
 }

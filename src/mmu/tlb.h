@@ -9,19 +9,24 @@
 
 /*
  * The software TLB of one vCPU: direct-mapped, one table an access class. A tag is the page's gva,
- * or TLB_EMPTY. An access hits when the tag equals its gva with the in-page bits cleared that do
- * not make it cross the page: (gva + size - 1) & ~0xfff == tag also for its first byte, so pages
- * with anything special about them (MMIO, ROM on write, watchpoints) are simply never entered.
- * Written and read by the vCPU's thread only.
+ * or in an empty slot that of a page which belongs to another slot, so that no gva can match it.
+ * An access hits when its gva XOR the tag is an offset within the page that leaves room for its
+ * size. So pages with anything special about them (MMIO, ROM on write, watchpoints)
+ * are simply never entered. Written and read by the vCPU's thread only; translated code (cpu/bt)
+ * reads the entries by their layout.
+ *
+ * Most flushes keep global translations, and few of the others are there at a time: which slots
+ * were filled with such is kept in a list, so that a flush costs what was used and not the size of
+ * the tables.
  */
-enum { TLB_ENTRIES = 512, TLB_CODE_ENTRIES = 256 };
-#define TLB_EMPTY UINT64_MAX
+enum { TLB_ENTRIES = 1024, TLB_CODE_ENTRIES = 256, TLB_LOCAL_MAX = 512 };
+#define TLB_CODE_EMPTY UINT64_MAX
 
 struct tlb_entry {
-	uint64_t read;	 /* tag for reads */
-	uint64_t write;	 /* tag for writes */
-	uint64_t addend; /* hva = gva + addend */
-	uint64_t gpa;	 /* of the page; bit 0: global */
+	uint64_t read;	/* tag for reads */
+	uint64_t write; /* tag for writes */
+	uint64_t hva;	/* of the page */
+	uint64_t gpa;	/* of the page; bit 0: global */
 };
 
 struct tlb_code_entry {
@@ -33,6 +38,9 @@ struct tlb_code_entry {
 struct tlb {
 	struct tlb_entry data[MMU_CLASS_NR][TLB_ENTRIES];
 	struct tlb_code_entry code[2][TLB_CODE_ENTRIES]; /* supervisor, user */
+	/* Data slots filled with translations that are not global since the last flush of them. */
+	uint16_t local[TLB_LOCAL_MAX]; /* class * TLB_ENTRIES + index */
+	unsigned locals;	       /* over TLB_LOCAL_MAX: too many to list */
 };
 
 static inline unsigned tlb_index(uint64_t gva)
@@ -45,9 +53,26 @@ static inline unsigned tlb_code_index(uint64_t gva)
 	return (gva >> MEM_PAGE_SHIFT) % TLB_CODE_ENTRIES;
 }
 
+static inline uint64_t tlb_empty_tag(unsigned index)
+{
+	return (uint64_t)(index ^ 1) << MEM_PAGE_SHIFT;
+}
+
+/* Whether size bytes at gva are all in the page of this tag. */
+static inline int tlb_hit(uint64_t tag, uint64_t gva, unsigned size)
+{
+	return (gva ^ tag) <= MEM_PAGE_BYTES - (uint64_t)size;
+}
+
+/* Enters a page; write: stores may use it too. */
+void tlb_fill(struct tlb *t, enum mmu_class class, uint64_t gva, const struct mmu_page *page,
+	      const void *hva, bool write);
+
 void tlb_flush(struct tlb *t, bool keep_global);
 /* Drops what covers one linear address (entries are 4 KiB each, also for parts of large pages, so
  * the caller flushes all when the page may be large). */
 void tlb_flush_page(struct tlb *t, uint64_t gva);
+/* From now on no store to this guest-physical page hits. */
+void tlb_forbid_writes(struct tlb *t, uint64_t gpa);
 
 #endif

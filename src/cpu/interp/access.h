@@ -42,9 +42,10 @@ static inline void *data_hit(struct soft_cpu *c, unsigned seg, uint64_t offset, 
 		return NULL;
 	uint64_t gva = flat_linear(c, seg, offset);
 	const struct tlb_entry *e = &c->tlb.data[c->data_class][tlb_index(gva)];
-	if (unlikely((write ? e->write : e->read) != ((gva + size - 1) & PAGE_MASK)))
+	uint64_t offset_in_page = gva ^ (write ? e->write : e->read);
+	if (unlikely(offset_in_page > MEM_PAGE_BYTES - (uint64_t)size))
 		return NULL;
-	return (void *)(gva + e->addend);
+	return (void *)(e->hva + offset_in_page);
 }
 
 #define DEFINE_ACCESS(BITS)                                                                        \

@@ -81,10 +81,7 @@ static void mark_code_page(struct soft_cpu *c, uint64_t gpa)
 	if (page >= c->blocks->pages || blocks_page_is_code(c, gpa))
 		return;
 	c->blocks->code_pages[page / 8] |= 1u << page % 8;
-	for (unsigned k = 0; k < MMU_CLASS_NR; k++)
-		for (unsigned n = 0; n < TLB_ENTRIES; n++)
-			if ((c->tlb.data[k][n].gpa & PAGE_MASK) == (gpa & PAGE_MASK))
-				c->tlb.data[k][n].write = TLB_EMPTY;
+	tlb_forbid_writes(&c->tlb, gpa);
 }
 
 void blocks_note_write(struct soft_cpu *c, uint64_t gpa)
@@ -102,7 +99,7 @@ void blocks_note_write(struct soft_cpu *c, uint64_t gpa)
 	for (unsigned k = 0; k < 2; k++)
 		for (unsigned n = 0; n < TLB_CODE_ENTRIES; n++)
 			if ((c->tlb.code[k][n].gpa & PAGE_MASK) == (gpa & PAGE_MASK))
-				c->tlb.code[k][n].tag = TLB_EMPTY;
+				c->tlb.code[k][n].tag = TLB_CODE_EMPTY;
 }
 
 /* ---- fetching ---- */

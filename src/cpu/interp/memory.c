@@ -98,19 +98,13 @@ struct target {
 static void fill_tlb(struct soft_cpu *c, uint64_t gva, enum mmu_class class,
 		     const struct mmu_page *page, uint8_t *hva_page, enum mem_kind kind)
 {
-	struct tlb_entry *e = &c->tlb.data[class][tlb_index(gva)];
-	uint64_t gva_page = gva & PAGE_MASK;
+	bool write = kind == MEM_RAM && page->writable && !blocks_page_is_code(c, page->gpa);
 
 	if (c->watching && page_is_watched(c, gva)) {
-		e->read = e->write = TLB_EMPTY;
+		tlb_flush_page(&c->tlb, gva);
 		return;
 	}
-	e->read = gva_page;
-	e->write = TLB_EMPTY;
-	if (kind == MEM_RAM && page->writable && !blocks_page_is_code(c, page->gpa))
-		e->write = gva_page;
-	e->addend = (uint64_t)hva_page - gva_page;
-	e->gpa = (page->gpa & PAGE_MASK) | page->global;
+	tlb_fill(&c->tlb, class, gva, page, hva_page, write);
 	if (page->page_shift > MEM_PAGE_SHIFT)
 		c->large_pages = true;
 }
@@ -230,8 +224,8 @@ void lin_read(struct soft_cpu *c, uint64_t gva, void *buf, unsigned len, enum mm
 	else if (!cpu_is_canonical(gva) || !cpu_is_canonical(gva + len - 1))
 		cpu_gp0(c);
 	const struct tlb_entry *e = &c->tlb.data[class][tlb_index(gva)];
-	if (e->read == ((gva + len - 1) & PAGE_MASK)) {
-		copy_from(buf, (const uint8_t *)(gva + e->addend), len);
+	if (tlb_hit(e->read, gva, len)) {
+		copy_from(buf, (const uint8_t *)(e->hva + (gva ^ e->read)), len);
 		return;
 	}
 	struct parts p = resolve_range(c, gva, len, MMU_READ, class);
@@ -252,8 +246,8 @@ void lin_write(struct soft_cpu *c, uint64_t gva, const void *buf, unsigned len,
 	else if (!cpu_is_canonical(gva) || !cpu_is_canonical(gva + len - 1))
 		cpu_gp0(c);
 	const struct tlb_entry *e = &c->tlb.data[class][tlb_index(gva)];
-	if (e->write == ((gva + len - 1) & PAGE_MASK)) {
-		copy_to((uint8_t *)(gva + e->addend), buf, len);
+	if (tlb_hit(e->write, gva, len)) {
+		copy_to((uint8_t *)(e->hva + (gva ^ e->write)), buf, len);
 		return;
 	}
 	struct parts p = resolve_range(c, gva, len, MMU_WRITE, class);
@@ -273,7 +267,7 @@ void lin_probe(struct soft_cpu *c, uint64_t gva, unsigned len, enum mmu_class cl
 	else if (!cpu_is_canonical(gva) || !cpu_is_canonical(gva + len - 1))
 		cpu_gp0(c);
 	const struct tlb_entry *e = &c->tlb.data[class][tlb_index(gva)];
-	if ((write ? e->write : e->read) == ((gva + len - 1) & PAGE_MASK))
+	if (tlb_hit(write ? e->write : e->read, gva, len))
 		return;
 	resolve_range(c, gva, len, write ? MMU_WRITE : MMU_READ, class);
 }
