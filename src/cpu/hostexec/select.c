@@ -286,7 +286,9 @@ static bool base_set_allows(const struct decoded *d)
 	case ZYDIS_ISA_SET_I386:
 	case ZYDIS_ISA_SET_I486:
 	case ZYDIS_ISA_SET_PPRO:
-		return d->z.mnemonic == ZYDIS_MNEMONIC_SHLD || d->z.mnemonic == ZYDIS_MNEMONIC_SHRD;
+		return d->z.mnemonic == ZYDIS_MNEMONIC_SHLD ||
+		       d->z.mnemonic == ZYDIS_MNEMONIC_SHRD ||
+		       d->z.meta.isa_ext == ZYDIS_ISA_EXT_X87; /* FCOMI came with the PPRO */
 	default:
 		return true;
 	}

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include "truth.h"
+
+/*
+ * What may differ. The manuals leave these undefined, and the engine does not compute them with the
+ * very instruction; everything else, other undefined flags included, must agree.
+ */
+static const struct undefined {
+	uint16_t mnemonic;
+	uint64_t flags;
+} undefined[] = {
+	{ZYDIS_MNEMONIC_INVALID, 0},
+};
+
+static uint64_t undefined_flags(uint16_t mnemonic)
+{
+	for (unsigned k = 0; k < sizeof(undefined) / sizeof(undefined[0]); k++)
+		if (undefined[k].mnemonic == mnemonic)
+			return undefined[k].flags;
+	return 0;
+}
+
+static bool has_error(uint32_t v)
+{
+	return (v >= 10 && v <= 14) || v == 17;
+}
+
+/* What differs, as bits. */
+enum {
+	DIFF_VECTOR = 1, DIFF_ERROR = 2, DIFF_CR2 = 4, DIFF_RIP = 8, DIFF_FLAGS = 16, DIFF_GPR = 32,
+	DIFF_X87 = 64, DIFF_MXCSR = 128, DIFF_XMM = 256, DIFF_YMM = 512, DIFF_MEMORY = 1024
+};
+
+/*
+ * AMD's processors save the opcode and the pointers of the last instruction only while an exception
+ * is pending (APM Vol. 2, 11.4.4), so that the signal frame has them only then.
+ */
+static bool has_pointers(const struct result *native)
+{
+	return !host_is_amd() || (native->fx[2] & 0x80);
+}
+
+static bool x87_differs(const struct result *a, const struct result *b)
+{
+	if (memcmp(a->fx, b->fx, 6)) /* control, status, tags */
+		return true;
+	if (has_pointers(a) && memcmp(a->fx + 6, b->fx + 6, 18))
+		return true;
+	for (unsigned n = 0; n < 8; n++)
+		if (memcmp(a->fx + 32 + 16 * n, b->fx + 32 + 16 * n, 10))
+			return true;
+	return false;
+}
+
+static unsigned differences(const struct tcase *t, const struct result *a, const struct result *b)
+{
+	uint64_t flags = ~undefined_flags(form_at(t->form)->mnemonic);
+	unsigned d = 0;
+
+	if (a->vector != b->vector)
+		d |= DIFF_VECTOR;
+	else if (has_error(a->vector) && a->error != b->error)
+		d |= DIFF_ERROR;
+	if (a->vector == 14 && b->vector == 14 && a->cr2 != b->cr2)
+		d |= DIFF_CR2;
+	if (a->rip != b->rip)
+		d |= DIFF_RIP;
+	if ((a->rflags ^ b->rflags) & flags)
+		d |= DIFF_FLAGS;
+	if (memcmp(a->gpr, b->gpr, sizeof(a->gpr)))
+		d |= DIFF_GPR;
+	if (x87_differs(a, b))
+		d |= DIFF_X87;
+	if (memcmp(a->fx + 24, b->fx + 24, 4))
+		d |= DIFF_MXCSR;
+	if (memcmp(a->fx + 160, b->fx + 160, 256))
+		d |= DIFF_XMM;
+	if (memcmp(a->ymmh, b->ymmh, YMMH_BYTES))
+		d |= DIFF_YMM;
+	if (a->lines != b->lines || a->hash != b->hash)
+		d |= DIFF_MEMORY;
+	return d;
+}
+
+bool results_agree(const struct tcase *t, const struct result *native, const struct result *engine)
+{
+	return !differences(t, native, engine);
+}
+
+/* ---- printing ---- */
+
+const char *case_text(const struct tcase *t, char *buf, unsigned bytes)
+{
+	ZydisFormatter fmt;
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+
+	ZydisFormatterInit(&fmt, ZYDIS_FORMATTER_STYLE_INTEL);
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(forms_decoder(t->mode32), t->code, t->length, &z,
+						 op)) ||
+	    !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&fmt, &z, op, z.operand_count_visible, buf,
+							  bytes, CODE_BASE + t->code_offset, NULL)))
+		snprintf(buf, bytes, "(no text)");
+	return buf;
+}
+
+static const char *const gpr_names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					"r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+static void print_bytes(const uint8_t *p, unsigned n) /* as a number: highest first */
+{
+	while (n--)
+		printf("%02x", p[n]);
+}
+
+static void print_x87(const char *who, const uint8_t *fx)
+{
+	printf("    %-7s fcw %02x%02x fsw %02x%02x ftw %02x fop %02x%02x fip ", who, fx[1], fx[0],
+	       fx[3], fx[2], fx[4], fx[7], fx[6]);
+	print_bytes(fx + 8, 8);
+	printf(" fdp ");
+	print_bytes(fx + 16, 8);
+	printf("\n           ");
+	for (unsigned n = 0; n < 8; n++) {
+		printf(" ");
+		print_bytes(fx + 32 + 16 * n, 10);
+	}
+	printf("\n");
+}
+
+static void print_vector_lines(const struct tcase *t, const struct result *a,
+			       const struct result *b)
+{
+	for (unsigned n = 0; n < 16; n++) {
+		const unsigned at = 160 + 16 * n;
+		if (!memcmp(a->fx + at, b->fx + at, 16) &&
+		    !memcmp(a->ymmh + 16 * n, b->ymmh + 16 * n, 16))
+			continue;
+		printf("    ymm%-2u in ", n);
+		print_bytes(t->ymmh + 16 * n, 16);
+		print_bytes(t->fx + at, 16);
+		printf("\n       native ");
+		print_bytes(a->ymmh + 16 * n, 16);
+		print_bytes(a->fx + at, 16);
+		printf("\n       engine ");
+		print_bytes(b->ymmh + 16 * n, 16);
+		print_bytes(b->fx + at, 16);
+		printf("\n");
+	}
+}
+
+static void print_memory(const char *who, const struct result *r)
+{
+	printf("    %-7s %u lines changed\n", who, r->lines);
+	for (unsigned k = 0; k < r->lines && k < 3; k++) {
+		printf("      %08x:", DATA_BASE + r->line[k] * LINE_BYTES);
+		for (unsigned n = 0; n < LINE_BYTES; n++)
+			printf("%s%02x", n % 8 ? "" : " ", r->line_data[k][n]);
+		printf("\n");
+	}
+}
+
+void print_case(const struct tcase *t)
+{
+	printf("    in      rip %016llx rflags %llx mxcsr ",
+	       (unsigned long long)CODE_BASE + t->code_offset, (unsigned long long)t->rflags);
+	print_bytes(t->fx + 24, 4);
+	for (unsigned n = 0; n < 16; n++)
+		printf("%s%-3s %016llx", n % 4 ? " " : "\n            ", gpr_names[n],
+		       (unsigned long long)t->gpr[n]);
+	printf("\n");
+	for (unsigned k = 0; k < 2; k++) {
+		if (!t->patch[k].bytes)
+			continue;
+		printf("            [%08x] ", DATA_BASE + t->patch[k].offset);
+		for (unsigned n = 0; n < t->patch[k].bytes; n++)
+			printf("%s%02x", n % 8 ? "" : " ", t->patch[k].data[n]);
+		printf("\n");
+	}
+	print_x87("in", t->fx);
+}
+
+static void print_outcome(const char *who, const struct result *r)
+{
+	printf("    %-7s vector %u error %x cr2 %llx rip %llx rflags %llx mxcsr ", who, r->vector,
+	       r->error, (unsigned long long)r->cr2, (unsigned long long)r->rip,
+	       (unsigned long long)r->rflags);
+	print_bytes(r->fx + 24, 4);
+	printf("\n");
+}
+
+void print_difference(const struct tcase *t, const struct result *native,
+		      const struct result *engine, uint64_t seed)
+{
+	unsigned d = differences(t, native, engine);
+	char text[128];
+
+	printf("  %s   [", case_text(t, text, sizeof(text)));
+	for (unsigned k = 0; k < t->length; k++)
+		printf("%s%02x", k ? " " : "", t->code[k]);
+	printf("] %s  --replay %llu:%llu\n", t->mode32 ? "32-bit" : "64-bit",
+	       (unsigned long long)seed, (unsigned long long)t->number);
+	print_case(t);
+	print_outcome("native", native);
+	print_outcome("engine", engine);
+	for (unsigned n = 0; n < 16; n++)
+		if (native->gpr[n] != engine->gpr[n])
+			printf("    %-3s native %016llx engine %016llx\n", gpr_names[n],
+			       (unsigned long long)native->gpr[n],
+			       (unsigned long long)engine->gpr[n]);
+	if (d & DIFF_X87) {
+		print_x87("native", native->fx);
+		print_x87("engine", engine->fx);
+	}
+	if (d & (DIFF_XMM | DIFF_YMM))
+		print_vector_lines(t, native, engine);
+	if (d & DIFF_MEMORY) {
+		print_memory("native", native);
+		print_memory("engine", engine);
+	}
+}
