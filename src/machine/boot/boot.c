@@ -27,7 +27,7 @@
  *
  *   0x00400  BIOS data area    0x01000 up  tables of the protocol, command line (bzImage, PVH)
  *   0xe0000  ACPI tables       (Multiboot: down from 0x9fc00, as such kernels load low parts)
- *   kernel   where it says     initrd      as high as the kernel can reach; modules after the kernel
+ *   kernel   where it says     initrd: as high as the kernel can reach; modules: after the kernel
  */
 
 /* BIOS data area words that kernels read without asking: "serial port bases", "equipment",

@@ -22,8 +22,8 @@ struct boot_source {
 };
 
 /*
- * Loads src's kernel (bzImage, ELF with a PVH note, Multiboot 1: found out from the file), initrd or
- * modules, command line, memory map and ACPI tables into mem, and sets *bsp, which comes in as
+ * Loads src's kernel (bzImage, ELF with a PVH note, Multiboot 1: found out from the file), initrd
+ * or modules, command line, memory map and ACPI tables into mem, and sets *bsp, which comes in as
  * cpu_state_reset leaves it, to the protocol's entry state. vCPUs do not run. On a guest's reboot
  * it is called again: the files are read anew.
  *

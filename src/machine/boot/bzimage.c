@@ -62,8 +62,8 @@ struct bzimage {
 	uint64_t code_offset; /* in the file, of the protected-mode code */
 	uint64_t code_bytes;
 	uint64_t header_end;
-	uint64_t load, room_start,
-		room_end; /* [room) is what the kernel needs before it reads e820 */
+	uint64_t load;
+	uint64_t room_start, room_end; /* what the kernel needs before it reads e820 */
 	uint64_t initrd_max;
 	uint64_t cmdline_max;
 	bool entry64, initrd_above_4g;
@@ -97,7 +97,7 @@ static int check_version(struct boot *b, const uint8_t *head, size_t len, struct
 	return 0;
 }
 
-/* Where the code is in the file. syssize is trusted from 2.04 on only; later bytes are signatures. */
+/* Where the code is in the file. syssize is trusted from 2.04 on; what follows is signatures. */
 static int find_code(struct boot *b, const uint8_t *head, struct bzimage *z)
 {
 	unsigned sects = head[H_SETUP_SECTS] ? head[H_SETUP_SECTS] : DEFAULT_SETUP_SECTS;

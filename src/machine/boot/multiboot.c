@@ -7,9 +7,9 @@
 
 /*
  * Multiboot 1, by the Multiboot Specification 0.6.96. The header lies in the file's first 8192
- * bytes, 4-byte aligned. With flag 16 it gives load addresses itself (the "a.out kludge"), otherwise
- * the file must be ELF; 64-bit ELF is taken too, as GRUB does, and entered in 32-bit mode all the
- * same. The information structure and its strings lie below 640 KiB, from the top down, out of the
+ * bytes, 4-byte aligned. With flag 16 it gives load addresses itself (the "a.out kludge"),
+ * otherwise the file must be ELF; 64-bit ELF is taken too, as GRUB does, and entered in 32-bit mode
+ * all the same. The information structure and its strings lie below 640 KiB, from the top down, out of the
  * way of low parts that such kernels like to have; modules follow the kernel.
  */
 enum {
