@@ -38,9 +38,11 @@ installed() {
 }
 
 missing_of() {
+    list=
     for package in "$@"; do
-        installed "$package" || printf '%s ' "$package"
+        installed "$package" || list="$list${list:+ }$package"
     done
+    printf '%s\n' "$list"
 }
 
 # As root: no prefix. As a user: sudo, when it does not ask for a password.
@@ -108,7 +110,7 @@ missing=$(missing_of $wanted)
 [ -n "$missing" ] || exit 0
 
 if ! root=$(become_root); then
-    say deps "missing: ${missing}; going on with what is there; to get it: sudo apt-get install $missing"
+    say deps "missing: $missing; going on with what is there; to get it: sudo apt-get install $missing"
     exit 0
 fi
 
@@ -128,6 +130,6 @@ fi
 # shellcheck disable=SC2086
 missing=$(missing_of $wanted)
 if [ -n "$missing" ]; then
-    say deps "missing: ${missing}; apt-get could not install it; going on with what is there"
+    say deps "missing: $missing; apt-get could not install it; going on with what is there"
 fi
 exit 0

@@ -74,16 +74,15 @@ CONF
     export APT_CONFIG="$apt/apt.conf"
 }
 
-# update_lists ARCH: a source that does not serve this architecture fails the update and does not matter:
-# whether the package can be found afterwards does.
+# update_lists: true when the lists are of today. Once a run. Without Error-Mode=any apt takes a network
+# that is not there for a success.
 update_lists() {
     newer_than_days "$apt/updated" 1 && return 0
-    [ -z "${lists_tried:-}" ] || return 0
+    [ -z "${lists_tried:-}" ] || return 1
     lists_tried=1
-    say guest "reading Debian's package lists ($1)"
-    if apt-get -q update >&2; then
-        touch "$apt/updated"
-    fi
+    say guest "reading Debian's package lists ($arch)"
+    apt-get -q -o APT::Update::Error-Mode=any update >&2 || return 1
+    touch "$apt/updated"
 }
 
 # newest_kernel PACKAGE: linux-image-amd64 -> linux-image-6.1.0-56-amd64, or nothing.
@@ -111,11 +110,14 @@ download() {
     return 1
 }
 
+# In both that follow a failed update matters only where something is there to go on with: a source that does
+# not serve this architecture fails it too, and the package may be found all the same.
+
 # refresh_busybox: $cache/busybox-ARCH, the newest.
 refresh_busybox() {
     newer_than_days "$cache/busybox-$arch.stamp" "$FRESH_DAYS" && [ -s "$cache/busybox-$arch" ] &&
         return 0
-    update_lists "$arch"
+    update_lists || [ ! -s "$cache/busybox-$arch" ] || return 1
     download busybox-static ./bin/busybox "$cache/busybox-$arch" || return 1
     touch "$cache/busybox-$arch.stamp"
 }
@@ -123,7 +125,7 @@ refresh_busybox() {
 # refresh_kernel: $guest/vmlinuz-VERSION, with its name in $guest/kernel.
 refresh_kernel() {
     newer_than_days "$guest/stamp" "$FRESH_DAYS" && [ -n "$(cached_kernel)" ] && return 0
-    update_lists "$arch"
+    update_lists || [ -z "$(cached_kernel)" ] || return 1
     image=$(newest_kernel "$package")
     if [ -z "$image" ]; then
         say guest "apt knows no kernel behind $package"
