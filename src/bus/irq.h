@@ -6,8 +6,9 @@
 
 /*
  * An interrupt wire: what a device drives and an interrupt controller listens to. Level: 1 is
- * asserted. Any thread; may be called with the device's own lock held (lock order: device, then
- * interrupt router, I/O APIC, PIC, local APIC). A zeroed line is connected to nothing.
+ * asserted. Any thread; may be called with the device's own lock held (lock order: device, PCI bus,
+ * PIC, I/O APIC, local APIC; the last two are left before they call towards the first, for an EOI
+ * or the PIC's acknowledge cycle). A zeroed line is connected to nothing.
  */
 struct irq_line {
 	void (*set)(void *opaque, unsigned pin, int level);

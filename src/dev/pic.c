@@ -344,8 +344,8 @@ static void access_elcr(void *p, struct bus_access *a)
 
 /* --- life --- */
 
-/* The chip itself has no reset; the board's leaves it as an ICW1 would, uninitialised, with the
- * lines as the devices drive them. */
+/* The chip itself has no reset. The board's leaves the pair as PC firmware does: vectors 08h and 70h,
+ * cascaded, everything masked; with the lines as the devices drive them. */
 static void reset(void *dev)
 {
 	struct pic *p = dev;
@@ -353,7 +353,14 @@ static void reset(void *dev)
 	pthread_mutex_lock(&p->lock);
 	for (int i = 0; i < 2; i++) {
 		struct chip *c = &p->chip[i];
-		*c = (struct chip){.lines = c->lines, .elcr_mask = i ? 0xde : 0xf8, .lowest = 7};
+		*c = (struct chip){.lines = c->lines,
+				   .imr = 0xff,
+				   .elcr_mask = i ? 0xde : 0xf8,
+				   .vector_base = i ? 0x70 : 0x08,
+				   .lowest = 7,
+				   .icw1 = ICW1 | ICW1_IC4,
+				   .icw3 = i ? CASCADE : 1 << CASCADE,
+				   .icw4 = 1};
 	}
 	sync(p);
 	pthread_mutex_unlock(&p->lock);

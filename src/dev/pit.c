@@ -56,7 +56,6 @@ struct pit {
 	struct timer timer;
 	uint64_t epoch_ns;
 	uint64_t edge_tick; /* of the rising edge waited for; 0: none */
-	bool disconnected;
 	uint8_t port61;
 	struct counter counter[COUNTERS];
 };
@@ -194,12 +193,6 @@ static void arm(struct pit *p)
 	timer_arm(&p->timer, ns > soonest || p->counter[0].count > 120 ? ns : soonest);
 }
 
-static void set_irq(struct pit *p, int level)
-{
-	if (!p->disconnected)
-		irq_set(&p->cfg.irq, level);
-}
-
 static void on_timer(void *opaque)
 {
 	struct pit *p = opaque;
@@ -211,8 +204,8 @@ static void on_timer(void *opaque)
 	if (p->edge_tick && now >= p->edge_tick) {
 		advance(c, now);
 		if (mode_of(c))
-			set_irq(p, 0);
-		set_irq(p, 1);
+			irq_set(&p->cfg.irq, 0);
+		irq_set(&p->cfg.irq, 1);
 		arm(p);
 	} else if (p->edge_tick) {
 		timer_arm(&p->timer, tick_ns(p, p->edge_tick));
@@ -228,7 +221,7 @@ static void write_control(struct pit *p, struct counter *c, uint8_t word)
 
 	*c = (struct counter){.control = word & 0x3f, .gate = gate, .count = c->count};
 	if (c == &p->counter[0]) {
-		set_irq(p, mode_of(c) != 0);
+		irq_set(&p->cfg.irq, mode_of(c) != 0);
 		arm(p);
 	}
 }
@@ -283,7 +276,7 @@ static void write_count(struct pit *p, struct counter *c, uint8_t byte)
 	}
 	if (c == &p->counter[0]) {
 		if (mode_of(c) == 0)
-			set_irq(p, 0);
+			irq_set(&p->cfg.irq, 0);
 		arm(p);
 	}
 }
@@ -440,15 +433,6 @@ static void access_port61(void *p, struct bus_access *a)
 	regs_by_byte(p, a, port61_read, port61_write);
 }
 
-void pit_disconnect_irq(struct pit *p, bool disconnected)
-{
-	pthread_mutex_lock(&p->lock);
-	if (disconnected && !p->disconnected)
-		irq_set(&p->cfg.irq, 0);
-	p->disconnected = disconnected;
-	pthread_mutex_unlock(&p->lock);
-}
-
 /* --- life --- */
 
 /* The chip has no reset; firmware leaves counter 0 as the 18.2 Hz tick and counter 1 refreshing.
@@ -460,13 +444,12 @@ static void reset(void *dev)
 	pthread_mutex_lock(&p->lock);
 	p->epoch_ns = clock_ns();
 	p->port61 = 0;
-	p->disconnected = false;
 	for (unsigned i = 0; i < COUNTERS; i++) {
 		struct counter *c = &p->counter[i];
 		*c = (struct counter){.control = RW_BOTH << 4 | 3 << 1, .gate = i != SPEAKER};
 		load(c, i == 1 ? 18 : 65536, 0);
 	}
-	set_irq(p, 1);
+	irq_set(&p->cfg.irq, 1);
 	arm(p);
 	pthread_mutex_unlock(&p->lock);
 }
@@ -504,7 +487,6 @@ static void state(void *dev, struct state_stream *s)
 	state_begin(s, "pit", 0, 1);
 	regs_state_epoch_ns(s, &p->epoch_ns);
 	state_u8(s, &p->port61);
-	state_bool(s, &p->disconnected);
 	for (unsigned i = 0; i < COUNTERS; i++)
 		counter_state(&p->counter[i], s);
 	state_end(s);

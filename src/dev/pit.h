@@ -21,8 +21,4 @@ extern const struct dev_ops pit_ops;
 
 int pit_create(struct pit **out, const struct pit_config *cfg, struct error *err);
 
-/* Takes counter 0's output off the interrupt line (HPET legacy replacement) and puts it back. Any
- * thread. */
-void pit_disconnect_irq(struct pit *p, bool disconnected);
-
 #endif
