@@ -17,6 +17,8 @@
 #include "app/terminal.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/gdb/gdb.h"
+#include "control/trace.h"
 #include "machine/machine.h"
 
 static const char help[] =
@@ -47,6 +49,12 @@ static const char help[] =
 	"                      pty or none (stdio for COM1, none for COM2)\n"
 	"  --debug-exit PORT   a byte the guest writes to this I/O port ends the machine\n"
 	"\n"
+	"Looking in:\n"
+	"  --gdb WHERE         let gdb connect to WHERE: :PORT, or the path of a UNIX socket, and\n"
+	"                      as in :1234,wait stand still until it has let the machine go; with\n"
+	"                      ,i386 for guests that stay in 32-bit code\n"
+	"  --trace FILE        write a line for each exit, interrupt and exception to FILE\n"
+	"\n"
 	"How it ends:\n"
 	"  --timeout TIME      end it after so many seconds (or 5m, 2h)\n"
 	"  --no-reboot         a reboot by the guest ends it, too\n"
@@ -62,10 +70,13 @@ struct run {
 	const char *serial_spec[BOARD_SERIAL_PORTS];
 	uint64_t timeout_ns; /* 0: none */
 	bool stats;
+	const char *gdb_where, *trace_path; /* NULL: none */
 
 	struct loop *loop;
 	struct serial *serial[BOARD_SERIAL_PORTS];
 	struct machine *machine;
+	struct gdb *gdb;
+	struct trace *trace;
 	struct timer timeout;
 	int signal_fd;
 	struct loop_fd *signal_watch;
@@ -89,6 +100,8 @@ enum {
 	OPT_DEBUG_EXIT,
 	OPT_STATS,
 	OPT_SERIAL,
+	OPT_GDB,
+	OPT_TRACE,
 	OPT_HELP
 };
 
@@ -104,6 +117,8 @@ static const struct option options[] = {
 	{"debug-exit", required_argument, NULL, OPT_DEBUG_EXIT},
 	{"stats", no_argument, NULL, OPT_STATS},
 	{"serial", required_argument, NULL, OPT_SERIAL},
+	{"gdb", required_argument, NULL, OPT_GDB},
+	{"trace", required_argument, NULL, OPT_TRACE},
 	{"help", no_argument, NULL, OPT_HELP},
 	{0},
 };
@@ -175,6 +190,8 @@ static int set_option(struct run *r, int option, struct error *err)
 		return result;
 	case OPT_STATS: r->stats = true; break;
 	case OPT_SERIAL: return set_serial(r, optarg, err);
+	case OPT_GDB: r->gdb_where = optarg; break;
+	case OPT_TRACE: r->trace_path = optarg; break;
 	case OPT_HELP:
 	case 'h': return 1;
 	default: return -EINVAL; /* '?': *err is there */
@@ -322,10 +339,21 @@ static int set_up(struct run *r, struct error *err)
 
 static int attach(struct run *r, struct error *err)
 {
+	int code = 0;
+
+	if (r->trace_path) {
+		code = trace_open(&r->trace, r->trace_path, err);
+		if (code == 0)
+			code = trace_attach(r->trace, r->machine, err);
+	}
+	if (code == 0 && r->gdb_where)
+		code = gdb_create(&r->gdb, r->machine, r->gdb_where, err);
+	if (code < 0)
+		return code;
 	for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++) {
 		if (!r->serial[i])
 			continue;
-		int code = serial_attach(r->serial[i], r->machine, show_stats, err);
+		code = serial_attach(r->serial[i], r->machine, show_stats, err);
 		if (code < 0)
 			return code;
 		if (serial_is_interactive(r->serial[i]) && isatty(STDERR_FILENO))
@@ -348,12 +376,13 @@ static int status_of(const struct machine_result *result)
 	return STATUS_FAILED;
 }
 
-/* Says how it ended: always when something is wrong, else to a person only. */
-static void say_end(const struct machine_result *result)
+/* Says how it ended: always when something is wrong or from outside, else to a person only. */
+static void say_end(const struct run *r, const struct machine_result *result)
 {
-	int status = status_of(result);
+	bool as_wanted = !r->ended_by_signal &&
+			 (result->end == MACHINE_DEBUG_EXIT || status_of(result) == STATUS_OK);
 
-	if (isatty(STDERR_FILENO) || (status != STATUS_OK && result->end != MACHINE_DEBUG_EXIT))
+	if (!as_wanted || isatty(STDERR_FILENO))
 		terminal_say("%s", result->why.text);
 }
 
@@ -361,8 +390,9 @@ static int run_machine(struct run *r, struct error *err)
 {
 	struct machine_result result;
 
-	if (attach(r, err) < 0)
-		return STATUS_FAILED;
+	int code = attach(r, err);
+	if (code < 0)
+		return code == -EINVAL ? STATUS_USAGE : STATUS_FAILED;
 	started_ns = clock_ns();
 	if (r->timeout_ns)
 		timer_arm(&r->timeout, started_ns + r->timeout_ns);
@@ -371,7 +401,7 @@ static int run_machine(struct run *r, struct error *err)
 	for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++)
 		serial_drain(r->serial[i]);
 	terminal_restore();
-	say_end(&result);
+	say_end(r, &result);
 	if (r->stats)
 		stats_print(r->machine, wall_ns);
 	return status_of(&result);
@@ -379,6 +409,8 @@ static int run_machine(struct run *r, struct error *err)
 
 static void tear_down(struct run *r)
 {
+	gdb_destroy(r->gdb);
+	trace_close(r->trace);
 	machine_destroy(r->machine);
 	for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++)
 		serial_destroy(r->serial[i]);

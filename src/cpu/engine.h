@@ -63,7 +63,7 @@ struct vcpu_debug_point {
 	bool on_read, on_write;
 };
 struct vcpu_debug {
-	bool step; /* EXIT_DEBUG after each instruction */
+	bool step; /* EXIT_DEBUG after each instruction; interrupts wait meanwhile */
 	unsigned points;
 	struct vcpu_debug_point point[VCPU_DEBUG_POINTS];
 };

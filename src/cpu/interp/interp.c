@@ -415,7 +415,7 @@ static void handle_fault(struct soft_cpu *c)
 		}
 	}
 	/* Faults push RF set, so that an instruction breakpoint is not met again on return; the
-	 * other kinds do not (SDM 17.3.1.1). #DB faults set it by themselves. */
+	 * other kinds do not, nor does #DB (SDM 17.3.1.1; cpu_deliver). */
 	c->pending_dr6 = 0;
 	deliver(c, vector, EVENT_EXCEPTION, has_error, error);
 }
@@ -487,7 +487,10 @@ static bool take_requests(struct soft_cpu *c, uint32_t req)
 		deliver(c, VEC_NMI, EVENT_NMI, false, 0);
 		return false;
 	}
-	if ((req & VCPU_REQ_IRQ) && (s->rflags & FLAG_IF) && s->shadow == SHADOW_NONE) {
+	/* A debugger that steps wants to see its own code, not interrupt handlers. */
+	bool stepping = c->debug.step && s->activity == ACTIVITY_RUNNING;
+	if ((req & VCPU_REQ_IRQ) && (s->rflags & FLAG_IF) && s->shadow == SHADOW_NONE &&
+	    !stepping) {
 		int vector = c->board.irq_ack(c->board.opaque);
 		if (vector >= 0)
 			deliver(c, (uint8_t)vector, EVENT_EXTERNAL, false, 0);
@@ -521,10 +524,10 @@ static bool check_breakpoints(struct soft_cpu *c)
 		if ((c->s.dr7 >> (2 * n) & 3) && !(c->s.dr7 >> (16 + 4 * n) & 3) &&
 		    c->s.dr[n] == gva)
 			hit |= UINT64_C(1) << n;
-	if (hit) {
-		c->s.rflags |= FLAG_RF; /* pushed set: a fault */
+	/* A fault, but pushed with RF as it is, clear: setting it is the handler's part (SDM
+	 * 17.3.1.1). */
+	if (hit)
 		debug_exception(c, hit);
-	}
 	return false;
 }
 
