@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command: finds the verb. One file a verb; app.h says what exit statuses mean. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "app/app.h"
 #include "app/options.h"
@@ -65,8 +67,21 @@ static int unknown_verb(const char *word)
 	return fail(STATUS_USAGE, "%s: there is no such verb; `hanok --help` lists them", word);
 }
 
+/* Standard descriptors that are closed would be taken by the next file opened. */
+static void open_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
+	open_standard_descriptors();
 	/* Whoever writes notices by EPIPE. */
 	signal(SIGPIPE, SIG_IGN);
 	if (argc < 2)

@@ -74,7 +74,7 @@ static int socket_open(struct serial *s, const char *path, struct error *err)
 			return r;
 		r = bind(s->listen_fd, (struct sockaddr *)&addr, sizeof(addr));
 	}
-	if (r < 0 || listen(s->listen_fd, 1) < 0)
+	if (r < 0 || listen(s->listen_fd, 8) < 0)
 		return error_set(err, -errno, "--serial socket:%s: %s", path, strerror(errno));
 	return 0;
 }
