@@ -286,7 +286,7 @@ static void monitor(struct gdb_session *s, const char *hex)
 	char command[256] = {0};
 	size_t len = strlen(hex) / 2;
 
-	if (len >= sizeof(command) || !gdb_take_bytes(&hex, command, len)) {
+	if (strlen(hex) % 2 || len >= sizeof(command) || !gdb_take_bytes(&hex, command, len)) {
 		gdb_answer_error(s, EINVAL);
 		return;
 	}
