@@ -78,6 +78,16 @@ void exec_fwait(struct soft_cpu *c, const struct insn *i)
 	report_pending(c);
 }
 
+void check_ac(struct soft_cpu *c, const struct insn *i, uint64_t offset, unsigned bytes, bool write)
+{
+	unsigned align = bytes == 10 ? 8 : bytes;
+
+	if (!c->align_check || bytes <= 8)
+		return;
+	if (cpu_linear(c, i->seg, offset, bytes, write) & (align - 1))
+		cpu_raise(c, VEC_AC, 0);
+}
+
 /* ---- SIMD numeric exceptions (SDM Vol. 1, 11.5) ---- */
 
 static uint32_t unmasked(uint32_t mxcsr)

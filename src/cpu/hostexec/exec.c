@@ -5,15 +5,6 @@
 
 /* The common handler: everything on general, XMM and YMM registers that nothing faster takes. */
 
-static void check_alignment(struct soft_cpu *c, const struct insn *i, const struct form *f,
-			    uint64_t ea)
-{
-	uint64_t gva = cpu_linear(c, i->seg, ea, f->mem_bytes, f->flags & FORM_WRITE);
-
-	if (gva & (f->align - 1))
-		cpu_gp0(c);
-}
-
 /* Numbers in half precision that are tiny: FZ, by which simd_begin finds the others, does not apply
  * to VCVTPS2PH. Its result lies in memory or in the low half of a register. */
 static uint32_t half_underflow(struct soft_cpu *c, const struct insn *i, const struct form *f,
@@ -31,10 +22,38 @@ static uint32_t half_underflow(struct soft_cpu *c, const struct insn *i, const s
 	return 0;
 }
 
+/* Alignment comes before the segment's and the page's checks. */
+static void need_alignment(struct soft_cpu *c, const struct insn *i, const struct form *f,
+			   uint64_t ea)
+{
+	if (f->align && (c->seg_base[i->seg] + ea) & (f->align - 1))
+		cpu_gp0(c);
+	check_ac(c, i, ea, f->mem_bytes, f->flags & FORM_WRITE);
+}
+
 static void save_old(const struct soft_cpu *c, struct simd_old *old)
 {
 	memcpy(old->gpr, c->s.gpr, sizeof(old->gpr));
 	old->xsave = c->s.xsave;
+}
+
+static void put_back(struct soft_cpu *c, const struct simd_old *old)
+{
+	memcpy(c->s.gpr, old->gpr, sizeof(old->gpr));
+	c->s.xsave = old->xsave;
+}
+
+/* Flushing made the result inexact, which with underflow unmasked it is only if it was to be
+ * rounded: the precision flag comes from a run without. */
+static uint32_t without_flush(struct soft_cpu *c, const struct form *f, const struct frame *done,
+			      const struct simd_old *old)
+{
+	struct frame again = *done;
+
+	put_back(c, old);
+	again.mxcsr = simd_begin(c) & ~(uint32_t)MXCSR_FZ;
+	f->code(c, &again);
+	return (done->mxcsr & ~(uint32_t)MXCSR_PE) | (again.mxcsr & MXCSR_PE);
 }
 
 void exec_form(struct soft_cpu *c, const struct insn *i)
@@ -48,13 +67,11 @@ void exec_form(struct soft_cpu *c, const struct insn *i)
 	form_check(c, f->check);
 	if (flags & (FORM_READ | FORM_WRITE)) {
 		ea = cpu_ea(c, i);
-		if (f->align)
-			check_alignment(c, i, f, ea);
-		if (flags & FORM_READ) {
-			if (flags & FORM_WRITE)
-				cpu_probe(c, i->seg, ea, f->mem_bytes, true);
+		need_alignment(c, i, f, ea);
+		if ((flags & FORM_WRITE) && (flags & (FORM_READ | FORM_SIMD_FP)))
+			cpu_probe(c, i->seg, ea, f->mem_bytes, true);
+		if (flags & FORM_READ)
 			cpu_read(c, i->seg, ea, fr.mem, f->mem_bytes);
-		}
 	}
 	fr.flags = (c->s.rflags & FLAGS_ARITH) | FLAG_R1 | FLAG_IF;
 	bool careful = false;
@@ -68,6 +85,8 @@ void exec_form(struct soft_cpu *c, const struct insn *i)
 	if (careful) {
 		if (flags & FORM_HALF_OUT)
 			fr.mxcsr |= half_underflow(c, i, f, &fr);
+		if (fr.mxcsr & MXCSR_UE)
+			fr.mxcsr = without_flush(c, f, &fr, &old);
 		simd_raise(c, fr.mxcsr, &old);
 	}
 	if (flags & FORM_WRITE)

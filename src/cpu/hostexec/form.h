@@ -51,6 +51,7 @@ enum form_flag {
 	FORM_SIMD_FP = 8, /* uses MXCSR */
 	FORM_FX = 16,	 /* runs on an FXSAVE image: x87 and MMX */
 	FORM_FX_XMM = 32, /* with XMM registers in it */
+	FORM_POINTERS = 128, /* updates the x87 opcode and pointers: no control instruction */
 	FORM_HALF_OUT = 64, /* writes half-precision numbers, which ignore MXCSR.FZ */
 };
 
@@ -87,6 +88,10 @@ struct form {
  * for insn.aux; NULL when it cannot be made (logged when the host is to blame).
  */
 const void *form_make(const struct decoded *d, const struct insn *i);
+
+/* #AC where the access is not aligned by its size: for operands over 8 bytes, of which cpu_read and
+ * cpu_write think nothing. Raises what comes before it, too. */
+void check_ac(struct soft_cpu *c, const struct insn *i, uint64_t offset, unsigned bytes, bool write);
 
 /* The form of i, from i->aux. NULL: it cannot be made again. */
 const struct form *form_get(struct soft_cpu *c, const struct insn *i);
@@ -132,6 +137,19 @@ bool simd_unmasked(struct soft_cpu *c);
 uint32_t simd_begin(struct soft_cpu *c);
 void simd_raise(struct soft_cpu *c, uint32_t got, const struct simd_old *old);
 void simd_commit(struct soft_cpu *c, uint32_t got);
+
+/* MMX instructions set TOP to 0 and all tags to valid (SDM Vol. 1, 9.5.1); the x87 registers turn
+ * about, since MMX register n is ST((n - TOP) mod 8). */
+void enter_mmx(struct soft_cpu *c);
+static inline unsigned x87_top(const struct soft_cpu *c)
+{
+	return c->s.xsave.bytes[XSAVE_FSW + 1] >> 3 & 7;
+}
+
+static inline uint8_t *x87_st(struct soft_cpu *c, unsigned n)
+{
+	return c->s.xsave.bytes + XSAVE_ST0 + 16 * (n & 7);
+}
 
 /* The area's parts. */
 static inline uint32_t *guest_mxcsr(struct soft_cpu *c)

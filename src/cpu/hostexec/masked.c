@@ -135,26 +135,14 @@ static void vmaskmovdqu(struct soft_cpu *c, const struct insn *i)
 	store_to_rdi(c, i, CHECK_AVX);
 }
 
-/* The x87 stack has MMX register n as ST((n - TOP) mod 8); an MMX instruction sets TOP to 0 and all
- * tags to valid (SDM Vol. 1, 9.5.1). */
-static unsigned top_of(const struct soft_cpu *c)
+void enter_mmx(struct soft_cpu *c)
 {
-	return c->s.xsave.bytes[XSAVE_FSW + 1] >> 3 & 7;
-}
-
-static uint8_t *st(struct soft_cpu *c, unsigned n)
-{
-	return c->s.xsave.bytes + XSAVE_ST0 + 16 * (n & 7);
-}
-
-static void enter_mmx(struct soft_cpu *c)
-{
-	unsigned top = top_of(c);
+	unsigned top = x87_top(c);
 	uint8_t regs[8][16];
 
 	for (unsigned n = 0; n < 8; n++)
-		memcpy(regs[n], st(c, n - top), 16);
-	memcpy(st(c, 0), regs, sizeof(regs));
+		memcpy(regs[n], x87_st(c, n - top), 16);
+	memcpy(x87_st(c, 0), regs, sizeof(regs));
 	c->s.xsave.bytes[XSAVE_FSW + 1] &= 0xc7;
 	c->s.xsave.bytes[XSAVE_FTW] = 0xff;
 }
@@ -165,9 +153,9 @@ static void maskmovq(struct soft_cpu *c, const struct insn *i)
 
 	if (!x87_check(c, CHECK_MMX))
 		return;
-	unsigned top = top_of(c);
-	store_selected(c, i, offset_of(i, c->s.gpr[RDI], 0), st(c, (i->reg[1] & 7) - top),
-		       st(c, (i->reg[0] & 7) - top), &s);
+	unsigned top = x87_top(c);
+	store_selected(c, i, offset_of(i, c->s.gpr[RDI], 0), x87_st(c, (i->reg[1] & 7) - top),
+		       x87_st(c, (i->reg[0] & 7) - top), &s);
 	enter_mmx(c);
 }
 
@@ -208,9 +196,28 @@ static uint64_t element_address(struct soft_cpu *c, const struct insn *i, const 
 }
 
 /*
- * Elements are loaded from the least significant on. When one faults, those before it stay loaded
- * and their mask is cleared (SDM, VGATHERDPS). Nothing is kept before all that may leave with an
- * MMIO exit is over, since then the instruction starts again.
+ * What a gather leaves that faults at element `end`: the elements before it are loaded and their
+ * mask is cleared. On Intel's the others' mask is made all ones or zeros first (SDM, VGATHERDPS).
+ */
+static void keep_partial(struct soft_cpu *c, const struct insn *i, const struct shape *s,
+			 const uint8_t *dst, uint8_t *mask, unsigned end)
+{
+	for (unsigned k = 0; k < s->elements; k++) {
+		uint8_t *m = mask + k * s->bytes;
+		if (selected(mask, s, k) ? k < end : !c->vendor_amd)
+			memset(m, 0, s->bytes);
+		else if (!c->vendor_amd)
+			memset(m, 0xff, s->bytes);
+	}
+	memcpy(guest_xmm(c, i->reg[2]), mask, 16);
+	memcpy(guest_ymmh(c, i->reg[2]), mask + 16, 16);
+	memcpy(guest_xmm(c, i->reg[0]), dst, 16);
+	memcpy(guest_ymmh(c, i->reg[0]), dst + 16, 16);
+}
+
+/*
+ * Elements are loaded from the least significant on. Nothing is kept before all that may leave with
+ * an MMIO exit is over, since then the instruction starts again.
  */
 static void gather(struct soft_cpu *c, const struct insn *i)
 {
@@ -218,6 +225,7 @@ static void gather(struct soft_cpu *c, const struct insn *i)
 	uint8_t dst[32], mask[32], index[32];
 	uint64_t at[8];
 	unsigned k, end;
+	bool progress = false;
 
 	form_check(c, CHECK_AVX);
 	get_vector(c, i->reg[0], dst);
@@ -228,17 +236,19 @@ static void gather(struct soft_cpu *c, const struct insn *i)
 		if (selected(mask, &s, end) && faults(c, i, at[end], s.bytes))
 			break;
 	}
-	for (k = 0; k < end; k++)
-		if (selected(mask, &s, k))
-			cpu_read(c, i->seg, at[k], dst + k * s.bytes, s.bytes);
+	for (k = 0; k < end; k++) {
+		if (!selected(mask, &s, k))
+			continue;
+		cpu_read(c, i->seg, at[k], dst + k * s.bytes, s.bytes);
+		progress = true;
+	}
 	if (end < s.elements) {
-		for (k = 0; k < s.elements; k++)
-			memset(mask + k * s.bytes, k >= end && selected(mask, &s, k) ? 0xff : 0,
-			       s.bytes);
-		memcpy(guest_xmm(c, i->reg[2]), mask, 16);
-		memcpy(guest_ymmh(c, i->reg[2]), mask + 16, 16);
-		memcpy(guest_xmm(c, i->reg[0]), dst, 16);
-		memcpy(guest_ymmh(c, i->reg[0]), dst + 16, 16);
+		keep_partial(c, i, &s, dst, mask, end);
+		if (progress && (c->s.rflags & FLAG_TF)) {
+			/* The trap after what was done comes before the fault. */
+			c->next_rip = c->s.rip;
+			return;
+		}
 		cpu_probe(c, i->seg, at[end], s.bytes, false);
 	}
 	unsigned used = s.elements * s.bytes;

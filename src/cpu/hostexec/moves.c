@@ -12,6 +12,20 @@ static inline void need_sse(struct soft_cpu *c)
 		form_check(c, CHECK_SSE);
 }
 
+static void load_slow(struct soft_cpu *c, const struct insn *i, uint64_t offset, void *to,
+		      unsigned len)
+{
+	check_ac(c, i, offset, len, false);
+	cpu_read(c, i->seg, offset, to, len);
+}
+
+static void store_slow(struct soft_cpu *c, const struct insn *i, uint64_t offset, const void *from,
+		       unsigned len)
+{
+	check_ac(c, i, offset, len, true);
+	cpu_write(c, i->seg, offset, from, len);
+}
+
 static inline void load(struct soft_cpu *c, const struct insn *i, uint64_t offset, void *to,
 			unsigned len)
 {
@@ -20,7 +34,7 @@ static inline void load(struct soft_cpu *c, const struct insn *i, uint64_t offse
 	if (likely(p != NULL))
 		memcpy(to, p, len);
 	else
-		cpu_read(c, i->seg, offset, to, len);
+		load_slow(c, i, offset, to, len);
 }
 
 static inline void store(struct soft_cpu *c, const struct insn *i, uint64_t offset,
@@ -31,15 +45,14 @@ static inline void store(struct soft_cpu *c, const struct insn *i, uint64_t offs
 	if (likely(p != NULL))
 		memcpy(p, from, len);
 	else
-		cpu_write(c, i->seg, offset, from, len);
+		store_slow(c, i, offset, from, len);
 }
 
+/* Alignment comes before the segment's and the page's checks. */
 static inline void need_aligned(struct soft_cpu *c, const struct insn *i, uint64_t offset,
-				unsigned len, bool write)
+				unsigned len)
 {
-	if (unlikely(!(c->seg_flat >> i->seg & 1) ||
-		     (flat_linear(c, i->seg, offset) & (len - 1))) &&
-	    (cpu_linear(c, i->seg, offset, len, write) & (len - 1)))
+	if (unlikely(flat_linear(c, i->seg, offset) & (len - 1)))
 		cpu_gp0(c);
 }
 
@@ -61,7 +74,7 @@ static void load128_aligned(struct soft_cpu *c, const struct insn *i)
 {
 	need_sse(c);
 	uint64_t at = ea(c, i);
-	need_aligned(c, i, at, 16, false);
+	need_aligned(c, i, at, 16);
 	load(c, i, at, guest_xmm(c, i->reg[0]), 16);
 }
 
@@ -75,7 +88,7 @@ static void store128_aligned(struct soft_cpu *c, const struct insn *i)
 {
 	need_sse(c);
 	uint64_t at = ea(c, i);
-	need_aligned(c, i, at, 16, true);
+	need_aligned(c, i, at, 16);
 	store(c, i, at, guest_xmm(c, i->reg[1]), 16);
 }
 
@@ -134,7 +147,7 @@ static void vload_aligned(struct soft_cpu *c, const struct insn *i)
 {
 	need_avx(c);
 	uint64_t at = ea(c, i);
-	need_aligned(c, i, at, i->size[0], false);
+	need_aligned(c, i, at, i->size[0]);
 	vload_at(c, i, at);
 }
 
@@ -161,7 +174,7 @@ static void vstore_aligned(struct soft_cpu *c, const struct insn *i)
 {
 	need_avx(c);
 	uint64_t at = ea(c, i);
-	need_aligned(c, i, at, i->size[0], true);
+	need_aligned(c, i, at, i->size[0]);
 	vstore_at(c, i, at);
 }
 
@@ -300,7 +313,7 @@ static inline const uint64_t *source128(struct soft_cpu *c, const struct insn *i
 	if (!(i->flags & INSN_MEM))
 		return guest_xmm(c, i->reg[1]);
 	uint64_t at = ea(c, i);
-	need_aligned(c, i, at, 16, false);
+	need_aligned(c, i, at, 16);
 	load(c, i, at, buf, 16);
 	return buf;
 }

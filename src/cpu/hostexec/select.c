@@ -66,6 +66,7 @@ static const struct isa {
 static struct {
 	bool has[ZYDIS_ISA_SET_MAX_VALUE + 1];
 	uint32_t mxcsr_mask;
+	bool amd;
 } host;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -93,6 +94,9 @@ static void look_at_host(void)
 						       &r[3]) &&
 				     r[a->reg] >> a->bit & 1);
 	}
+	uint32_t v[4];
+	host.amd = __get_cpuid(0, &v[0], &v[1], &v[2], &v[3]) &&
+		   (v[1] == 0x68747541 || v[1] == 0x6f677948); /* "Auth", "Hygo" */
 	struct {
 		alignas(16) uint8_t bytes[512];
 	} fx = {0};
@@ -144,15 +148,31 @@ static unsigned register_files(const struct decoded *d)
 
 static bool is_x87(const struct decoded *d)
 {
-	return d->z.meta.isa_ext == ZYDIS_ISA_EXT_X87 ||
-	       d->z.meta.isa_set == ZYDIS_ISA_SET_SSE3X87;
+	return d->z.meta.isa_ext == ZYDIS_ISA_EXT_X87 || d->z.mnemonic == ZYDIS_MNEMONIC_FISTTP;
 }
 
 static bool no_wait(ZydisMnemonic m)
 {
 	return m == ZYDIS_MNEMONIC_FNSTENV || m == ZYDIS_MNEMONIC_FNSAVE ||
 	       m == ZYDIS_MNEMONIC_FNSTCW || m == ZYDIS_MNEMONIC_FNSTSW ||
-	       m == ZYDIS_MNEMONIC_FNCLEX || m == ZYDIS_MNEMONIC_FNINIT;
+	       m == ZYDIS_MNEMONIC_FNCLEX || m == ZYDIS_MNEMONIC_FNINIT ||
+	       m == ZYDIS_MNEMONIC_FENI8087_NOP || m == ZYDIS_MNEMONIC_FDISI8087_NOP ||
+	       m == ZYDIS_MNEMONIC_FSETPM287_NOP;
+}
+
+/* x87 control instructions leave the last instruction's opcode and pointers alone. */
+static bool is_control(ZydisMnemonic m)
+{
+	return no_wait(m) || m == ZYDIS_MNEMONIC_FLDCW || m == ZYDIS_MNEMONIC_FLDENV ||
+	       m == ZYDIS_MNEMONIC_FRSTOR || m == ZYDIS_MNEMONIC_FNOP;
+}
+
+/* Between MMX and XMM registers or memory; the memory forms name only one of them. */
+static bool converts_mmx(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_CVTPI2PS || m == ZYDIS_MNEMONIC_CVTPS2PI ||
+	       m == ZYDIS_MNEMONIC_CVTTPS2PI || m == ZYDIS_MNEMONIC_CVTPD2PI ||
+	       m == ZYDIS_MNEMONIC_CVTTPD2PI;
 }
 
 static enum form_check check_kind(const struct decoded *d)
@@ -165,6 +185,8 @@ static enum form_check check_kind(const struct decoded *d)
 	if (vex)
 		return uses & USES_XMM || d->z.meta.isa_set == ZYDIS_ISA_SET_AVX ? CHECK_AVX :
 										   CHECK_VEX_GPR;
+	if (converts_mmx(d->z.mnemonic))
+		return CHECK_MMX_SSE;
 	if (uses & USES_MM || d->z.mnemonic == ZYDIS_MNEMONIC_EMMS)
 		return uses & USES_XMM ? CHECK_MMX_SSE : CHECK_MMX;
 	if (uses & USES_XMM || d->z.meta.isa_set == ZYDIS_ISA_SET_SSEMXCSR)
@@ -220,6 +242,11 @@ static bool unaligned_is_fine(ZydisMnemonic m)
 
 static void set_alignment(const struct decoded *d, struct form *f)
 {
+	/* AMD's SHA instructions take any address; Intel's do not. */
+	if (d->z.meta.isa_set == ZYDIS_ISA_SET_SHA && host.amd)
+		return;
+	if (d->z.mnemonic == ZYDIS_MNEMONIC_CVTPD2PI || d->z.mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI)
+		f->align = f->mem_bytes;
 	switch (d->z.meta.exception_class) {
 	case ZYDIS_EXCEPTION_CLASS_AVX1:
 		f->align = f->mem_bytes;
@@ -260,6 +287,8 @@ void form_classify(const struct decoded *d, struct form *f)
 	case CHECK_X87:
 	case CHECK_X87_NOWAIT:
 		f->flags |= FORM_FX;
+		if (is_x87(d) && !is_control(d->z.mnemonic))
+			f->flags |= FORM_POINTERS;
 		break;
 	default:
 		if (uses_mxcsr(d))

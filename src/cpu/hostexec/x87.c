@@ -7,10 +7,10 @@
  * x87 and MMX: the instruction runs on a copy of the guest's FXSAVE image, which becomes the
  * guest's after the last access to memory.
  *
- * The last-instruction and last-data pointers are left to the host CPU, too: when FIP comes back as
- * the address of the stub's instruction, the host has updated the pointers, and the host's
- * addresses in them are replaced by the guest's. So whether control instructions, or instructions
- * without an unmasked exception, update them is as this CPU model does it. CS and DS selectors are
+ * The last-instruction and last-data pointers and the opcode: when FIP comes back as the address of
+ * the stub's instruction, the host has updated them, and the host's addresses in them are replaced
+ * by the guest's. When it does not, they are kept as they were, but for AMD's: its FXSAVE has them
+ * only while an exception is pending, so that an update is made here. CS and DS selectors are
  * always 0, as CPUID says (7.0:EBX bit 13).
  */
 enum { IMAGE_BYTES = 160, IMAGE_XMM_BYTES = 416, MXCSR_AT = 24, MXCSR_END = 32 };
@@ -35,28 +35,50 @@ static void store_image(struct soft_cpu *c, const struct form *f, const struct f
 	       (f->flags & FORM_FX_XMM ? IMAGE_XMM_BYTES : IMAGE_BYTES) - MXCSR_END);
 }
 
-/* Runs the stub; what it leaves in the image are guest addresses again. */
+struct pointers {
+	uint16_t fop;
+	uint64_t fip, fdp;
+};
+
+static struct pointers get_pointers(const uint8_t *image)
+{
+	struct pointers p;
+
+	memcpy(&p.fop, image + XSAVE_FOP, 2);
+	memcpy(&p.fip, image + XSAVE_FIP, 8);
+	memcpy(&p.fdp, image + XSAVE_FDP, 8);
+	return p;
+}
+
+static void put_pointers(uint8_t *image, const struct pointers *p)
+{
+	memcpy(image + XSAVE_FOP, &p->fop, 2);
+	memcpy(image + XSAVE_FIP, &p->fip, 8);
+	memcpy(image + XSAVE_FDP, &p->fdp, 8);
+}
+
+/* Runs the stub and makes the pointers it leaves the guest's. */
 static void run(struct soft_cpu *c, const struct form *f, struct frame *fr, uint64_t ea)
 {
-	uint64_t fip, fdp;
-	uint16_t fop, fop_before;
+	struct pointers old = get_pointers(c->s.xsave.bytes), new;
+	bool memory = f->flags & (FORM_READ | FORM_WRITE);
 
-	memcpy(&fop_before, fr->fx + XSAVE_FOP, 2);
-	fop = fop_before == f->host_fop ? fop_before ^ 1 : fop_before; /* so that a change shows */
-	memcpy(fr->fx + XSAVE_FOP, &fop, 2);
 	f->code(c, fr);
-
-	memcpy(&fop, fr->fx + XSAVE_FOP, 2);
-	if (fop == f->host_fop)
-		memcpy(fr->fx + XSAVE_FOP, &f->guest_fop, 2);
-	else if (fop == (fop_before ^ 1))
-		memcpy(fr->fx + XSAVE_FOP, &fop_before, 2);
-	memcpy(&fip, fr->fx + XSAVE_FIP, 8);
-	if (fip == (uint64_t)f->at)
-		memcpy(fr->fx + XSAVE_FIP, &c->s.rip, 8);
-	memcpy(&fdp, fr->fx + XSAVE_FDP, 8);
-	if (fdp == (uint64_t)fr->mem)
-		memcpy(fr->fx + XSAVE_FDP, &ea, 8);
+	new = get_pointers(fr->fx);
+	if (new.fip == (uint64_t)f->at) {
+		if (new.fop == f->host_fop)
+			new.fop = f->guest_fop;
+		new.fip = c->s.rip;
+		if (memory && new.fdp == (uint64_t)fr->mem)
+			new.fdp = ea;
+	} else if ((f->flags & FORM_POINTERS) && c->vendor_amd) {
+		new.fop = f->guest_fop;
+		new.fip = c->s.rip;
+		new.fdp = memory ? ea : old.fdp;
+	} else {
+		new = old;
+	}
+	put_pointers(fr->fx, &new);
 }
 
 /* With CR0.NE clear the FERR# pin goes down when no exception is left to report. */
@@ -92,6 +114,9 @@ void exec_x87(struct soft_cpu *c, const struct insn *i)
 		return;
 	if (f->flags & (FORM_READ | FORM_WRITE)) {
 		ea = cpu_ea(c, i);
+		if (f->align && (c->seg_base[i->seg] + ea) & (f->align - 1))
+			cpu_gp0(c);
+		check_ac(c, i, ea, f->mem_bytes, f->flags & FORM_WRITE);
 		if (f->flags & FORM_WRITE) {
 			cpu_probe(c, i->seg, ea, f->mem_bytes, true);
 			memset(fr.mem, 0, f->mem_bytes);
@@ -102,10 +127,15 @@ void exec_x87(struct soft_cpu *c, const struct insn *i)
 	load_image(c, f, &fr);
 	fr.flags = (c->s.rflags & FLAGS_ARITH) | FLAG_R1 | FLAG_IF;
 	run(c, f, &fr, ea);
+	if (i->mnemonic == ZYDIS_MNEMONIC_FNINIT)
+		put_pointers(fr.fx, &(struct pointers){0});
 	uint32_t mxcsr;
 	memcpy(&mxcsr, fr.fx + XSAVE_MXCSR, 4);
-	if (f->flags & FORM_FX_XMM)
+	if (f->flags & FORM_FX_XMM) {
+		if (simd_unmasked(c) && (mxcsr & MXCSR_FLAGS))
+			enter_mmx(c); /* comes even with an exception */
 		simd_raise(c, mxcsr, NULL);
+	}
 	if ((f->flags & FORM_WRITE) && store_was_done(c, f, &fr))
 		cpu_write(c, i->seg, ea, fr.mem, f->mem_bytes);
 	store_image(c, f, &fr);
@@ -204,13 +234,22 @@ void exec_x87_env(struct soft_cpu *c, const struct insn *i)
 		memcpy(fr.mem + sizeof(host), guest + env, regs);
 	}
 	load_image(c, f, &fr);
+	struct pointers p = get_pointers(fr.fx);
 	f->code(c, &fr);
 	if (f->flags & FORM_WRITE) {
 		memcpy(host, fr.mem, sizeof(host));
+		host[3] = (uint32_t)p.fip;
+		host[4] = (uint32_t)p.fop << 16;
+		host[5] = (uint32_t)p.fdp;
 		env_to_guest(c, wide, host, guest);
 		memcpy(guest + env, fr.mem + sizeof(host), regs);
 		cpu_write(c, i->seg, ea, guest, env + regs);
+		if (regs) /* FNSAVE initialises */
+			p = (struct pointers){0};
+	} else {
+		p = (struct pointers){(uint16_t)(host[4] >> 16 & 0x7ff), host[3], host[5]};
 	}
+	put_pointers(fr.fx, &p);
 	store_image(c, f, &fr);
 	drop_ferr(c);
 }
