@@ -128,8 +128,9 @@ static void op_cmpxchg(struct soft_cpu *c, const struct insn *i)
 
 	if (!(i->flags & INSN_MEM)) {
 		old = get_reg(c, i->reg[0], size);
-		/* The destination is written either way: its upper half is cleared. */
-		set_reg(c, i->reg[0], size, old == acc ? to : old);
+		/* Not written at all, its upper half included, when they differ. */
+		if (old == acc)
+			set_reg(c, i->reg[0], size, to);
 	} else {
 		uint64_t at = ea(c, i);
 		void *p = rmw_ptr(c, i->seg, at, size);

@@ -259,6 +259,23 @@ static void op_salc(struct soft_cpu *c, const struct insn *i)
 	*reg8(c, RAX) = (c->s.rflags & FLAG_CF) ? 0xff : 0;
 }
 
+/* 0F 0D with a register: AMD's prefetch has no such form, Intel's reserved no-operation has. */
+static void op_prefetch_reg(struct soft_cpu *c, const struct insn *i)
+{
+	(void)i;
+	if (c->vendor_amd)
+		cpu_ud(c);
+}
+
+/* 90 with REX.B. */
+static void op_xchg_r8(struct soft_cpu *c, const struct insn *i)
+{
+	uint64_t rax = get_reg(c, RAX, i->width), r8 = get_reg(c, R8, i->width);
+
+	set_reg(c, RAX, i->width, r8);
+	set_reg(c, R8, i->width, rax);
+}
+
 static void op_nop(struct soft_cpu *c, const struct insn *i)
 {
 	(void)c;
@@ -339,7 +356,14 @@ op_fn *mov_select(const struct decoded *d, struct insn *i)
 	case ZYDIS_MNEMONIC_SALC:
 		return op_salc;
 	case ZYDIS_MNEMONIC_NOP:
+		if (d->z.opcode_map == ZYDIS_OPCODE_MAP_0F && d->z.opcode == 0x0d &&
+		    d->z.raw.modrm.mod == 3)
+			return op_prefetch_reg;
+		return op_nop;
 	case ZYDIS_MNEMONIC_PAUSE:
+		/* With REX.B it is XCHG, whatever the F3 prefix. */
+		if ((d->z.attributes & ZYDIS_ATTRIB_HAS_REX) && d->z.raw.rex.B)
+			return op_xchg_r8;
 		return op_nop;
 	default:
 		return conditional(d, i);
