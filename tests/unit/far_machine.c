@@ -12,7 +12,7 @@ static struct engine_config config = {.cpus = 1, .tsc_hz = 1000000000};
 static struct engine *engine;
 struct vcpu *vcpu;
 struct cpu_state start, after;
-static int first_event; /* that is no software interrupt */
+int first_event; /* that is no software interrupt */
 unsigned software_events;
 static uint32_t event_error;
 

@@ -53,6 +53,7 @@ enum { NONE = -1 };
 extern uint8_t *ram, *ram_before; /* guest memory, and as it was before the last case ran */
 extern struct vcpu *vcpu;
 extern struct cpu_state start, after;
+extern int first_event;		 /* the vector, as insn() returns it */
 extern unsigned software_events; /* INT n and INT1 delivered so far */
 
 /* cmocka group fixture. */

@@ -152,6 +152,44 @@ static void port_bitmap_edges(void **state)
 	}
 }
 
+static void ports_have_breakpoints(void **state)
+{
+	/* Port and length of DR0, port accessed (4 bytes), hit. */
+	static const struct {
+		uint16_t at;
+		unsigned len;
+		uint16_t port;
+		bool hit;
+	} cases[] = {
+		{0x100, 0, 0x100, true},  {0x103, 0, 0x100, true},  {0x104, 0, 0x100, false},
+		{0x0ff, 0, 0x100, false}, {0x0fe, 1, 0x100, false}, {0x0fd, 3, 0x0ff, true},
+	};
+
+	(void)state;
+	for (unsigned n = 0; n < sizeof(cases) / sizeof(cases[0]); n++) {
+		for (unsigned de = 0; de < 2; de++) {
+			struct exit e = {0};
+			fresh32();
+			start.cr4 = de ? CR4_DE : 0;
+			start.dr[0] = cases[n].at;
+			start.dr7 = 0x400 | 2 | 2u << 16 | cases[n].len << 18;
+			start.gpr[RDX] = cases[n].port;
+			memcpy(ram + CODE, "\xef\xf4", 2); /* out %eax, %dx; hlt */
+			assert_int_equal(vcpu->ops->set_state(vcpu, &start, NULL), 0);
+			first_event = NONE;
+			vcpu->ops->run(vcpu, &e);
+			assert_int_equal(e.cause, EXIT_PIO_OUT);
+			assert_int_equal(first_event, NONE); /* the access comes first */
+			vcpu->ops->run(vcpu, &e);
+			vcpu->ops->get_state(vcpu, &after);
+			assert_int_equal(first_event, de && cases[n].hit ? VEC_DB : NONE);
+			assert_int_equal(after.dr6 & 15, de && cases[n].hit);
+			if (de && cases[n].hit)
+				assert_int_equal(after.rip, CODE + 1);
+		}
+	}
+}
+
 /* ---- segments ---- */
 
 static void real_mode_keeps_limits(void **state)
@@ -200,6 +238,7 @@ int main(void)
 		cmocka_unit_test(sysret_by_vendor),
 		cmocka_unit_test(push_of_a_selector_by_vendor),
 		cmocka_unit_test(port_bitmap_edges),
+		cmocka_unit_test(ports_have_breakpoints),
 		cmocka_unit_test(real_mode_keeps_limits),
 		cmocka_unit_test(loads_set_accessed_and_shadow),
 	};

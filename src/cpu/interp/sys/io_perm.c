@@ -3,8 +3,8 @@
 #include "cpu/interp/sys/sys.h"
 
 /*
- * What IOPL guards: port access (SDM Vol. 1, 19.5), CLI and STI, PUSHF and POPF. The guest is not
- * offered VME and PVI, so virtual interrupts do not exist.
+ * What IOPL guards: port access (SDM Vol. 1, 19.5), with the breakpoints on ports; CLI and STI,
+ * PUSHF and POPF. The guest is not offered VME and PVI, so virtual interrupts do not exist.
  */
 #define FLAGS_EXISTING                                                                         \
 	(FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | \
@@ -32,14 +32,32 @@ static bool bitmap_allows(struct soft_cpu *c, uint16_t port, unsigned size)
 	return !(bits >> (port & 7) & ((1u << size) - 1));
 }
 
+/* Breakpoints on ports: type 10 of DR7 with CR4.DE (SDM 17.2.4). They trap after the access; a
+ * repeated instruction stops there. */
+static void watch_port(struct soft_cpu *c, uint16_t port, unsigned size)
+{
+	static const uint8_t len[] = {1, 2, 8, 4};
+
+	for (unsigned n = 0; n < 4; n++) {
+		unsigned type = c->s.dr7 >> (16 + 4 * n) & 3;
+		uint64_t bytes = len[c->s.dr7 >> (18 + 4 * n) & 3];
+		uint64_t first = c->s.dr[n] & ~(bytes - 1);
+		if (type == 2 && (c->s.dr7 >> (2 * n) & 3) && port + size > first &&
+		    port < first + bytes) {
+			c->pending_dr6 |= UINT64_C(1) << n;
+			c->break_block = true;
+		}
+	}
+}
+
 void cpu_check_io(struct soft_cpu *c, uint16_t port, unsigned size)
 {
-	if (!(c->s.cr0 & CR0_PE))
-		return;
-	if (in_protected_mode(c) && c->cpl <= cpu_iopl(c))
-		return;
-	if (!bitmap_allows(c, port, size))
+	bool by_bitmap = in_v86_mode(c) || (in_protected_mode(c) && c->cpl > cpu_iopl(c));
+
+	if (by_bitmap && !bitmap_allows(c, port, size))
 		cpu_gp0(c);
+	if (unlikely((c->s.cr4 & CR4_DE) && (c->s.dr7 & 0xff)))
+		watch_port(c, port, size);
 }
 
 void cpu_set_flags(struct soft_cpu *c, uint64_t value, uint64_t mask)
