@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BOOT_SECONDS, TIMEOUT_SCALE, Vm, run_hanok, trouble_of
+from conftest import BOOT_SECONDS, END_SECONDS, TIMEOUT_SCALE, Vm, run_hanok, trouble_of
 
 APPEND = "console=ttyS0"
 
@@ -258,14 +258,14 @@ def test_reboot_starts_again(hanok, engine, guest, tmp_path):
 @pytest.mark.slow
 def test_panic_stays(hanok, engine, guest, tmp_path):
     """With panic=0 a crashed kernel stands still until --timeout."""
-    seconds = int(BOOT_SECONDS * TIMEOUT_SCALE)
+    seconds = int(150 * TIMEOUT_SCALE)
     arguments = arguments_of(guest("cloud"), engine, append="panic=0", options=("--timeout", seconds))
     machine = Vm(hanok, arguments, tmp_path / "console")
     try:
         machine.boot()
         machine.start("echo c >/proc/sysrq-trigger")
         machine.expect("end Kernel panic - not syncing: sysrq triggered crash")
-        assert machine.end(seconds + 30) == 124
+        assert machine.end(150 + END_SECONDS) == 124
     finally:
         machine.close()
 

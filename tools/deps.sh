@@ -15,7 +15,7 @@ packages_of() {
     build) echo "gcc gcc-multilib libc6-dev meson ninja-build pkg-config python3 libzydis-dev libuv1-dev" \
         "libjansson-dev libcmocka-dev acpica-tools" ;;
     guest) echo "python3 xz-utils" ;;
-    check) echo "python3-pytest python3-pexpect qemu-system-x86 gdb clang-format shellcheck git" ;;
+    check) echo "python3-pytest python3-pexpect qemu-system-x86 gdb clang-format shellcheck" ;;
     fuzz) echo "clang llvm $(clang_runtime)" ;;
     bench) echo "qemu-system-x86 python3" ;;
     *)
