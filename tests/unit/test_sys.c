@@ -585,6 +585,20 @@ static void test_invpcid(void **state)
 	assert_int_equal(RUN("\x0f\x01\x3b"), NONE); /* INVLPG: no fault */
 }
 
+static void test_stac(void **state)
+{
+	(void)state;
+	fresh();
+	assert_int_equal(RUN("\x0f\x01\xcb"), NONE); /* STAC */
+	assert_true(end.rflags & FLAG_AC);
+	start.rflags |= FLAG_AC;
+	assert_int_equal(RUN("\x0f\x01\xca"), NONE); /* CLAC */
+	assert_false(end.rflags & FLAG_AC);
+	start.seg[SEG_SS].attr |= SEG_DPL;
+	start.seg[SEG_CS].attr |= SEG_DPL;
+	assert_int_equal(RUN("\x0f\x01\xca"), VEC_UD);
+}
+
 /* What a guest may not do at CPL 3, and what no guest may. */
 static void test_refused(void **state)
 {
@@ -627,6 +641,7 @@ int main(void)
 		cmocka_unit_test(test_fxsave),	   cmocka_unit_test(test_xsave),
 		cmocka_unit_test(test_xrstor),	   cmocka_unit_test(test_xcr0),
 		cmocka_unit_test(test_invpcid),	   cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_stac),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

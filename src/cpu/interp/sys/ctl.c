@@ -174,6 +174,26 @@ static void op_hlt(struct soft_cpu *c, const struct insn *i)
 	cpu_exit_halt(c);
 }
 
+/* STAC, CLAC: #UD, not #GP, outside CPL 0 (SDM Vol. 2). */
+static void set_ac(struct soft_cpu *c, uint64_t ac)
+{
+	if (c->cpl)
+		cpu_ud(c);
+	cpu_set_flags(c, ac, FLAG_AC);
+}
+
+static void op_stac(struct soft_cpu *c, const struct insn *i)
+{
+	(void)i;
+	set_ac(c, FLAG_AC);
+}
+
+static void op_clac(struct soft_cpu *c, const struct insn *i)
+{
+	(void)i;
+	set_ac(c, 0);
+}
+
 static void op_nop(struct soft_cpu *c, const struct insn *i)
 {
 	(void)c;
@@ -241,6 +261,12 @@ static op_fn *misc_select(const struct decoded *d, struct insn *i)
 	case ZYDIS_MNEMONIC_HLT:
 		i->flags |= INSN_END;
 		return op_hlt;
+	case ZYDIS_MNEMONIC_STAC:
+		i->flags |= INSN_END;
+		return op_stac;
+	case ZYDIS_MNEMONIC_CLAC:
+		i->flags |= INSN_END;
+		return op_clac;
 	case ZYDIS_MNEMONIC_PAUSE:
 		return op_pause;
 	case ZYDIS_MNEMONIC_LFENCE:
