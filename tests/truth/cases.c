@@ -54,10 +54,24 @@ void rng_fill(struct rng *r, void *buf, unsigned bytes)
 
 static uint64_t some_int(struct rng *r)
 {
-	static const uint64_t edges[] = {
-		0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000,
-		0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, 0xffffffffffffffff,
-		0xffffffff80000000, 0x100000000, 0xfffffffffffffffe};
+	static const uint64_t edges[] = {0,
+					 1,
+					 2,
+					 0x7f,
+					 0x80,
+					 0xff,
+					 0x7fff,
+					 0x8000,
+					 0xffff,
+					 0x7fffffff,
+					 0x80000000,
+					 0xffffffff,
+					 0x7fffffffffffffff,
+					 0x8000000000000000,
+					 0xffffffffffffffff,
+					 0xffffffff80000000,
+					 0x100000000,
+					 0xfffffffffffffffe};
 
 	switch (rng_below(r, 8)) {
 	case 0:
@@ -382,18 +396,22 @@ static void aim(struct rng *r, struct tcase *t, const ZydisDecodedInstruction *z
 		const ZydisDecodedOperand *op, uint64_t target)
 {
 	int base = -1, index = -1;
-	uint64_t mask = z->address_width == 64 ? UINT64_MAX :
-			z->address_width == 32 ? UINT32_MAX : 0xffff;
+	uint64_t mask = z->address_width == 64	 ? UINT64_MAX
+			: z->address_width == 32 ? UINT32_MAX
+						 : 0xffff;
 	uint64_t at = target;
 
-	if (op->mem.base == ZYDIS_REGISTER_NONE || op->mem.base == ZYDIS_REGISTER_RIP)
+	/* Zydis 4.0 names R13D where there is none. */
+	bool no_base = op->mem.base == ZYDIS_REGISTER_NONE ||
+		       ((z->attributes & ZYDIS_ATTRIB_HAS_SIB) && z->raw.modrm.mod == 0 &&
+			z->raw.sib.base == 5 && op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN);
+	if (no_base || op->mem.base == ZYDIS_REGISTER_RIP)
 		at = target = (uint32_t)target == target ? target : NOWHERE;
 	if (!t->mode32 && op->mem.segment == ZYDIS_REGISTER_FS)
 		at -= FS_BASE;
 	if (!t->mode32 && op->mem.segment == ZYDIS_REGISTER_GS)
 		at -= GS_BASE;
-	if (op->mem.base != ZYDIS_REGISTER_NONE && op->mem.base != ZYDIS_REGISTER_RIP &&
-	    op->mem.base != ZYDIS_REGISTER_EIP)
+	if (!no_base && op->mem.base != ZYDIS_REGISTER_RIP && op->mem.base != ZYDIS_REGISTER_EIP)
 		base = ZydisRegisterGetId(
 			ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, op->mem.base));
 	if (op->mem.index != ZYDIS_REGISTER_NONE && op->mem.type != ZYDIS_MEMOP_TYPE_VSIB)
@@ -544,7 +562,8 @@ static void make_sense(struct rng *r, struct tcase *t, const struct iform *f,
 	if (f->string && (z->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
 					   ZYDIS_ATTRIB_HAS_REPNE))) {
 		uint64_t count = rng_percent(r, 90) ? rng_below(r, 12) : rng_below(r, 3000);
-		t->gpr[1] = z->address_width == 32 && !t->mode32 ? count | rng_next(r) << 32 : count;
+		t->gpr[1] = z->address_width == 32 && !t->mode32 ? count | rng_next(r) << 32
+								 : count;
 	}
 }
 
@@ -559,6 +578,8 @@ static void plant_target(struct rng *r, struct tcase *t, const struct iform *f,
 {
 	uint64_t to = some_code(r);
 
+	if (!t->mode32 && rng_percent(r, 3)) /* not canonical */
+		to |= UINT64_C(1) << (48 + rng_below(r, 15));
 	for (unsigned k = 0; k < 2; k++)
 		memcpy(t->patch[k].data, &to, 8);
 	if (op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && !f->memory) {
@@ -605,10 +626,12 @@ static bool encode(struct rng *r, struct tcase *t, const struct iform *f,
 static void place(struct rng *r, struct tcase *t, const struct iform *f)
 {
 	t->code_offset = (uint16_t)(512 + rng_below(r, PAGE - 1024));
-	if (f->branch || !rng_percent(r, 3))
+	/* How much of UD0 and UD1 is fetched before they fault differs among processors. */
+	if (f->branch || f->mnemonic == ZYDIS_MNEMONIC_UD0 || f->mnemonic == ZYDIS_MNEMONIC_UD1 ||
+	    !rng_percent(r, 3))
 		return;
 	t->code_offset = (uint16_t)(PAGE - 1 - rng_below(r, t->length)); /* into the next page */
-	if (rng_percent(r, 40) && t->length > 1) /* into nothing */
+	if (rng_percent(r, 40) && t->length > 1)			 /* into nothing */
 		t->code_offset = (uint16_t)(CODE_BYTES - 1 - rng_below(r, t->length - 1));
 }
 

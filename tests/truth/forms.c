@@ -111,8 +111,8 @@ static uint64_t pattern_of(const struct iform *f, const ZydisDecodedInstruction 
 	uint64_t h = mix(UINT64_C(0xcbf29ce484222325), z->mnemonic);
 
 	h = mix(h, f->mode32 | f->encoding << 1 | f->map << 4 | f->opcode << 8 | f->memory << 17);
-	h = mix(h, z->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
-				    ZYDIS_ATTRIB_HAS_REPNE));
+	h = mix(h, z->attributes &
+			   (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
 	for (unsigned k = 0; k < z->operand_count; k++) {
 		h = mix(h, op[k].type | op[k].visibility << 4 | op[k].size << 8 |
 				   (uint64_t)op[k].actions << 32 | (uint64_t)op[k].encoding << 40);
@@ -212,8 +212,18 @@ static void try_modrm(struct iform f, unsigned vvvv)
 static bool is_prefix(unsigned opcode, bool mode32)
 {
 	switch (opcode) {
-	case 0x0f: case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66:
-	case 0x67: case 0xf0: case 0xf2: case 0xf3:
+	case 0x0f:
+	case 0x26:
+	case 0x2e:
+	case 0x36:
+	case 0x3e:
+	case 0x64:
+	case 0x65:
+	case 0x66:
+	case 0x67:
+	case 0xf0:
+	case 0xf2:
+	case 0xf3:
 		return true;
 	default:
 		return !mode32 && (opcode & 0xf0) == 0x40;

@@ -54,9 +54,9 @@ static void usage(FILE *to)
 static int parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = {
-		{"engine", 1, NULL, 'e'}, {"cases", 1, NULL, 'n'},  {"seconds", 1, NULL, 's'},
-		{"seed", 1, NULL, 'S'},	  {"only", 1, NULL, 'o'},   {"only64", 0, NULL, '6'},
-		{"show", 1, NULL, 'w'},	  {"list", 0, NULL, 'l'},   {"replay", 1, NULL, 'r'},
+		{"engine", 1, NULL, 'e'}, {"cases", 1, NULL, 'n'}, {"seconds", 1, NULL, 's'},
+		{"seed", 1, NULL, 'S'},	  {"only", 1, NULL, 'o'},  {"only64", 0, NULL, '6'},
+		{"show", 1, NULL, 'w'},	  {"list", 0, NULL, 'l'},  {"replay", 1, NULL, 'r'},
 		{"help", 0, NULL, 'h'},	  {NULL, 0, NULL, 0}};
 	int c;
 	char *end;
@@ -107,8 +107,7 @@ static int parse(int argc, char **argv, struct options *o)
 static bool wanted(const struct options *o, unsigned form)
 {
 	return !o->only ||
-	       !strcasecmp(o->only,
-			   ZydisMnemonicGetString((ZydisMnemonic)form_at(form)->mnemonic));
+	       !strcasecmp(o->only, ZydisMnemonicGetString((ZydisMnemonic)form_at(form)->mnemonic));
 }
 
 static void list_forms(const struct options *o, unsigned forms)
@@ -119,10 +118,12 @@ static void list_forms(const struct options *o, unsigned forms)
 			printf("%5u %s %-14s %s%s map %u opcode %02x /%u %s%s%s%s\n", n,
 			       f->mode32 ? "32" : "64",
 			       ZydisMnemonicGetString((ZydisMnemonic)f->mnemonic),
-			       f->encoding == ENC_VEX ? "vex" : "legacy", f->l ? ".256" : "", f->map,
-			       f->opcode, f->reg, f->memory ? "memory" : "register",
+			       f->encoding == ENC_VEX ? "vex" : "legacy", f->l ? ".256" : "",
+			       f->map, f->opcode, f->reg, f->memory ? "memory" : "register",
 			       f->opsize ? " 66" : "", f->w ? " W" : "",
-			       f->rep == 0xf3 ? " f3" : f->rep ? " f2" : "");
+			       f->rep == 0xf3 ? " f3"
+			       : f->rep	      ? " f2"
+					      : "");
 	}
 }
 

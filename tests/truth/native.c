@@ -207,8 +207,7 @@ static int take_signals(void)
 static int lock_up(void)
 {
 #define ALLOW(nr)                                                                                  \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),                                             \
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 	struct sock_filter filter[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
@@ -231,7 +230,8 @@ _Noreturn static void child_main(struct shared *s)
 {
 	sh = s;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (map_pages() || take_signals() || syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, GS_BASE))
+	if (map_pages() || take_signals() ||
+	    syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, GS_BASE))
 		_exit(1);
 	if (lock_up())
 		_exit(2);

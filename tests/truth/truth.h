@@ -102,11 +102,11 @@ struct iform {
 	uint16_t mnemonic;
 	uint8_t encoding;
 	bool mode32;
-	bool opsize;  /* 66 */
-	uint8_t rep;  /* 0, F2, F3 */
-	bool w, l;    /* REX.W or VEX.W; VEX.L */
-	uint8_t map;  /* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A */
-	uint8_t pp;   /* of VEX */
+	bool opsize; /* 66 */
+	uint8_t rep; /* 0, F2, F3 */
+	bool w, l;   /* REX.W or VEX.W; VEX.L */
+	uint8_t map; /* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A */
+	uint8_t pp;  /* of VEX */
 	uint8_t opcode;
 	bool has_modrm, memory;
 	uint8_t reg, rm; /* where they are no operands */

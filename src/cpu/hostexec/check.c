@@ -80,7 +80,7 @@ void exec_fwait(struct soft_cpu *c, const struct insn *i)
 
 void check_ac(struct soft_cpu *c, const struct insn *i, uint64_t offset, unsigned bytes, bool write)
 {
-	unsigned align = bytes == 10 ? 8 : bytes;
+	unsigned align = bytes >= 16 ? 16 : 8; /* 32-byte operands: as two of 16; 10-byte ones: 8 */
 
 	if (!c->align_check || bytes <= 8)
 		return;
@@ -98,6 +98,11 @@ static uint32_t unmasked(uint32_t mxcsr)
 bool simd_unmasked(struct soft_cpu *c)
 {
 	return unmasked(*guest_mxcsr(c));
+}
+
+bool simd_would_raise(struct soft_cpu *c, uint32_t got)
+{
+	return got & unmasked(*guest_mxcsr(c));
 }
 
 uint32_t simd_begin(struct soft_cpu *c)
@@ -125,7 +130,9 @@ void simd_raise(struct soft_cpu *c, uint32_t got, const struct simd_old *old)
 			c->s.gpr[n] = old->gpr[n];
 		c->s.xsave = old->xsave;
 	}
-	*guest_mxcsr(c) |= got & before & open ? got & before : got;
+	if (got & before & open)
+		got &= before;
+	*guest_mxcsr(c) |= got;
 	cpu_raise(c, c->s.cr4 & CR4_OSXMMEXCPT ? VEC_XM : VEC_UD, 0);
 }
 

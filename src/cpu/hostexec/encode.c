@@ -78,8 +78,8 @@ static bool pick(uint32_t used, bool memory, struct form *f)
 
 /* The pieces of the new encoding. */
 struct pieces {
-	bool opsize;	/* 66 */
-	uint8_t rep;	/* F2, F3 or 0 */
+	bool opsize; /* 66 */
+	uint8_t rep; /* F2, F3 or 0 */
 	bool has_rex;
 	uint8_t rex;
 	uint8_t vex[3]; /* C4 or C5 form; vex[0] is 0 without */
@@ -92,8 +92,17 @@ struct pieces {
 static bool is_prefix(uint8_t b, bool mode64)
 {
 	switch (b) {
-	case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65:
-	case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3:
+	case 0x26:
+	case 0x2e:
+	case 0x36:
+	case 0x3e:
+	case 0x64:
+	case 0x65:
+	case 0x66:
+	case 0x67:
+	case 0xf0:
+	case 0xf2:
+	case 0xf3:
 		return true;
 	default:
 		return mode64 && (b & 0xf0) == 0x40;
@@ -131,8 +140,9 @@ static void take_apart(const struct decoded *d, const struct insn *i, struct pie
 		}
 	}
 	p->has_modrm = d->z.attributes & ZYDIS_ATTRIB_HAS_MODRM;
-	unsigned end = p->has_modrm ? d->z.raw.modrm.offset :
-		       d->z.raw.imm[0].size ? d->z.raw.imm[0].offset : i->length;
+	unsigned end = p->has_modrm	      ? d->z.raw.modrm.offset
+		       : d->z.raw.imm[0].size ? d->z.raw.imm[0].offset
+					      : i->length;
 	while (at < end && p->opcodes < 3)
 		p->opcode[p->opcodes++] = i->bytes[at++];
 	if (p->has_modrm)
@@ -144,6 +154,15 @@ static void take_apart(const struct decoded *d, const struct insn *i, struct pie
 		memcpy(p->imm + p->imms, i->bytes + d->z.raw.imm[k].offset, bytes);
 		p->imms += bytes;
 	}
+	/* Lengths in RAX and RDX are for 64-bit mode, too. */
+	if (p->vex[0] == 0xc4 && !mode64 &&
+	    (d->z.mnemonic == ZYDIS_MNEMONIC_VPCMPESTRI ||
+	     d->z.mnemonic == ZYDIS_MNEMONIC_VPCMPESTRM))
+		p->vex[2] &= 0x7f;
+	/* A fourth register operand in an immediate: its top bit counts in 64-bit mode only. */
+	for (unsigned k = 0; k < d->z.operand_count_visible && !mode64; k++)
+		if (d->op[k].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+			p->imm[0] &= 0x7f;
 }
 
 static unsigned put_together(const struct pieces *p, uint8_t *out)

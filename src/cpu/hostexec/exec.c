@@ -37,20 +37,19 @@ static void save_old(const struct soft_cpu *c, struct simd_old *old)
 	old->xsave = c->s.xsave;
 }
 
-static void put_back(struct soft_cpu *c, const struct simd_old *old)
-{
-	memcpy(c->s.gpr, old->gpr, sizeof(old->gpr));
-	c->s.xsave = old->xsave;
-}
-
-/* Flushing made the result inexact, which with underflow unmasked it is only if it was to be
- * rounded: the precision flag comes from a run without. */
+/*
+ * Flushing a tiny result makes it inexact; with underflow unmasked it is not flushed, and inexact
+ * only if it was to be rounded. The precision flag comes from a run without flushing. (That rounds
+ * at the subnormals' last bit, the hardware for the trap at the format's: where the two differ so
+ * may the flag.)
+ */
 static uint32_t without_flush(struct soft_cpu *c, const struct form *f, const struct frame *done,
 			      const struct simd_old *old)
 {
 	struct frame again = *done;
 
-	put_back(c, old);
+	memcpy(c->s.gpr, old->gpr, sizeof(old->gpr));
+	c->s.xsave = old->xsave;
 	again.mxcsr = simd_begin(c) & ~(uint32_t)MXCSR_FZ;
 	f->code(c, &again);
 	return (done->mxcsr & ~(uint32_t)MXCSR_PE) | (again.mxcsr & MXCSR_PE);
@@ -85,7 +84,7 @@ void exec_form(struct soft_cpu *c, const struct insn *i)
 	if (careful) {
 		if (flags & FORM_HALF_OUT)
 			fr.mxcsr |= half_underflow(c, i, f, &fr);
-		if (fr.mxcsr & MXCSR_UE)
+		if (simd_would_raise(c, fr.mxcsr & MXCSR_UE))
 			fr.mxcsr = without_flush(c, f, &fr, &old);
 		simd_raise(c, fr.mxcsr, &old);
 	}

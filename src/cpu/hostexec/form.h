@@ -34,25 +34,25 @@
 
 /* Which rules decide whether the instruction is available (SDM Vol. 2, 2.4 and 2.5). */
 enum form_check {
-	CHECK_NONE,	/* general registers, legacy encoding */
-	CHECK_VEX_GPR,	/* general registers, VEX: protected mode only */
+	CHECK_NONE,    /* general registers, legacy encoding */
+	CHECK_VEX_GPR, /* general registers, VEX: protected mode only */
 	CHECK_SSE,
 	CHECK_AVX,
 	CHECK_MMX,
-	CHECK_MMX_SSE,	/* MMX and XMM registers */
+	CHECK_MMX_SSE, /* MMX and XMM registers */
 	CHECK_X87,
 	CHECK_X87_NOWAIT, /* FNINIT, FNSTSW, ...: no pending exception is reported */
 };
 
 enum form_flag {
-	FORM_READ = 1,	 /* reads its memory operand */
-	FORM_WRITE = 2,	 /* writes it */
-	FORM_FLAGS = 4,	 /* reads or writes arithmetic flags */
-	FORM_SIMD_FP = 8, /* uses MXCSR */
-	FORM_FX = 16,	 /* runs on an FXSAVE image: x87 and MMX */
-	FORM_FX_XMM = 32, /* with XMM registers in it */
+	FORM_READ = 1,	     /* reads its memory operand */
+	FORM_WRITE = 2,	     /* writes it */
+	FORM_FLAGS = 4,	     /* reads or writes arithmetic flags */
+	FORM_SIMD_FP = 8,    /* uses MXCSR */
+	FORM_FX = 16,	     /* runs on an FXSAVE image: x87 and MMX */
+	FORM_FX_XMM = 32,    /* with XMM registers in it */
 	FORM_POINTERS = 128, /* updates the x87 opcode and pointers: no control instruction */
-	FORM_HALF_OUT = 64, /* writes half-precision numbers, which ignore MXCSR.FZ */
+	FORM_HALF_OUT = 64,  /* writes half-precision numbers, which ignore MXCSR.FZ */
 };
 
 /* What a stub works on. Offsets are in the generated code. */
@@ -76,11 +76,11 @@ struct form {
 	uint8_t align;	    /* of the linear address: 0, 16 or 32, else #GP(0) */
 	uint16_t mem_bytes; /* of the memory operand */
 	uint16_t host_fop, guest_fop;
-	uint8_t length;	    /* of bytes */
+	uint8_t length;		   /* of bytes */
 	uint8_t bytes[FORM_BYTES]; /* the instruction as the host runs it; the key */
-	uint8_t base;	/* the register that points at frame.mem */
-	uint8_t rsp_as; /* which register stands for RSP */
-	uint32_t next; /* index + 1 in its hash chain */
+	uint8_t base;		   /* the register that points at frame.mem */
+	uint8_t rsp_as;		   /* which register stands for RSP */
+	uint32_t next;		   /* index + 1 in its hash chain */
 };
 
 /*
@@ -91,7 +91,8 @@ const void *form_make(const struct decoded *d, const struct insn *i);
 
 /* #AC where the access is not aligned by its size: for operands over 8 bytes, of which cpu_read and
  * cpu_write think nothing. Raises what comes before it, too. */
-void check_ac(struct soft_cpu *c, const struct insn *i, uint64_t offset, unsigned bytes, bool write);
+void check_ac(struct soft_cpu *c, const struct insn *i, uint64_t offset, unsigned bytes,
+	      bool write);
 
 /* The form of i, from i->aux. NULL: it cannot be made again. */
 const struct form *form_get(struct soft_cpu *c, const struct insn *i);
@@ -134,6 +135,7 @@ struct simd_old {
 	struct xsave_area xsave;
 };
 bool simd_unmasked(struct soft_cpu *c);
+bool simd_would_raise(struct soft_cpu *c, uint32_t got);
 uint32_t simd_begin(struct soft_cpu *c);
 void simd_raise(struct soft_cpu *c, uint32_t got, const struct simd_old *old);
 void simd_commit(struct soft_cpu *c, uint32_t got);
@@ -169,19 +171,27 @@ static inline uint64_t *guest_ymmh(struct soft_cpu *c, unsigned n)
 
 /* MXCSR (SDM Vol. 1, 10.2.3). */
 enum {
-	MXCSR_FLAGS = 0x3f, MXCSR_IE = 1, MXCSR_DE = 2, MXCSR_ZE = 4, MXCSR_OE = 8, MXCSR_UE = 16,
-	MXCSR_PE = 32, MXCSR_MASKS = 0x1f80, MXCSR_MASK_SHIFT = 7, MXCSR_FZ = 0x8000
+	MXCSR_FLAGS = 0x3f,
+	MXCSR_IE = 1,
+	MXCSR_DE = 2,
+	MXCSR_ZE = 4,
+	MXCSR_OE = 8,
+	MXCSR_UE = 16,
+	MXCSR_PE = 32,
+	MXCSR_MASKS = 0x1f80,
+	MXCSR_MASK_SHIFT = 7,
+	MXCSR_FZ = 0x8000
 };
 enum { FSW_ES = 0x80, FSW_B = 0x8000 };
 
 /* ---- handlers ---- */
 
-op_fn exec_form;      /* exec.c */
-op_fn exec_x87;	      /* x87.c: x87 and MMX */
-op_fn exec_x87_env;   /* FNSTENV, FNSAVE, FLDENV, FRSTOR */
+op_fn exec_form;    /* exec.c */
+op_fn exec_x87;	    /* x87.c: x87 and MMX */
+op_fn exec_x87_env; /* FNSTENV, FNSAVE, FLDENV, FRSTOR */
 op_fn exec_fwait;
 op_fn *select_move(const struct decoded *d, const struct insn *i); /* moves.c; NULL: none of them */
-op_fn *select_control(const struct decoded *d);	/* control.c: MXCSR, VZEROUPPER, fences, hints */
+op_fn *select_control(const struct decoded *d); /* control.c: MXCSR, VZEROUPPER, fences, hints */
 op_fn *select_masked(const struct decoded *d, struct insn *i); /* masked.c: masked moves, gathers */
 
 #endif

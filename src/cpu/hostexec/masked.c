@@ -9,8 +9,8 @@
  */
 struct shape {
 	uint8_t elements;
-	uint8_t bytes;	     /* of an element */
-	uint8_t index_bytes; /* gathers: of an index */
+	uint8_t bytes;	      /* of an element */
+	uint8_t index_bytes;  /* gathers: of an index */
 	uint8_t vector_bytes; /* of the operands: 16 or 32; 8 for MMX */
 };
 
@@ -61,6 +61,44 @@ static uint64_t offset_of(const struct insn *i, uint64_t at, unsigned n)
 	return i->addr_bytes == 4 ? (uint32_t)at : (uint16_t)at;
 }
 
+/* These instructions do no alignment checks (SDM, VMASKMOV and VGATHERDPS); cpu_read, cpu_write and
+ * cpu_probe would. */
+static uint64_t linear_of(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned len,
+			  bool write)
+{
+	cpu_linear(c, i->seg, offset_of(i, at, len - 1), 1, write);
+	return cpu_linear(c, i->seg, at, 1, write);
+}
+
+static void read_any(struct soft_cpu *c, const struct insn *i, uint64_t at, void *to, unsigned len)
+{
+	if (c->align_check)
+		lin_read(c, linear_of(c, i, at, len, false), to, len,
+			 (enum mmu_class)c->data_class);
+	else
+		cpu_read(c, i->seg, at, to, len);
+}
+
+static void write_any(struct soft_cpu *c, const struct insn *i, uint64_t at, const void *from,
+		      unsigned len)
+{
+	if (c->align_check)
+		lin_write(c, linear_of(c, i, at, len, true), from, len,
+			  (enum mmu_class)c->data_class);
+	else
+		cpu_write(c, i->seg, at, from, len);
+}
+
+static void probe_any(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned len,
+		      bool write)
+{
+	if (c->align_check)
+		lin_probe(c, linear_of(c, i, at, len, write), len, (enum mmu_class)c->data_class,
+			  write);
+	else
+		cpu_probe(c, i->seg, at, len, write);
+}
+
 /* Writes runs of selected elements; every access is checked before the first is made. */
 static void store_selected(struct soft_cpu *c, const struct insn *i, uint64_t at,
 			   const uint8_t *mask, const uint8_t *data, const struct shape *s)
@@ -75,9 +113,9 @@ static void store_selected(struct soft_cpu *c, const struct insn *i, uint64_t at
 			uint64_t to = offset_of(i, at, first * s->bytes);
 			unsigned len = (k + 1 - first) * s->bytes;
 			if (pass == 0)
-				cpu_probe(c, i->seg, to, len, true);
+				probe_any(c, i, to, len, true);
 			else
-				cpu_write(c, i->seg, to, data + first * s->bytes, len);
+				write_any(c, i, to, data + first * s->bytes, len);
 		}
 	}
 }
@@ -96,7 +134,7 @@ static void vmaskmov_load(struct soft_cpu *c, const struct insn *i)
 		unsigned first = k;
 		while (k + 1 < s.elements && selected(mask, &s, k + 1))
 			k++;
-		cpu_read(c, i->seg, offset_of(i, at, first * s.bytes), out + first * s.bytes,
+		read_any(c, i, offset_of(i, at, first * s.bytes), out + first * s.bytes,
 			 (k + 1 - first) * s.bytes);
 	}
 	set_vector(c, i->reg[0], out, s.vector_bytes);
@@ -113,6 +151,16 @@ static void vmaskmov_store(struct soft_cpu *c, const struct insn *i)
 	store_selected(c, i, cpu_ea(c, i), mask, data, &s);
 }
 
+/* MASKMOV*: AMD's checks the whole operand, whatever the mask; with Intel's that is left open. */
+static void check_whole(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned bytes)
+{
+	if (!c->vendor_amd)
+		return;
+	if (c->align_check && (cpu_linear(c, i->seg, at, bytes, true) & 7))
+		cpu_raise(c, VEC_AC, 0);
+	cpu_probe(c, i->seg, at, bytes, true);
+}
+
 /* MASKMOVDQU and VMASKMOVDQU: bytes, to seg:rDI. */
 static void store_to_rdi(struct soft_cpu *c, const struct insn *i, enum form_check check)
 {
@@ -122,7 +170,9 @@ static void store_to_rdi(struct soft_cpu *c, const struct insn *i, enum form_che
 	form_check(c, check);
 	get_vector(c, i->reg[0], data);
 	get_vector(c, i->reg[1], mask);
-	store_selected(c, i, offset_of(i, c->s.gpr[RDI], 0), mask, data, &s);
+	uint64_t at = offset_of(i, c->s.gpr[RDI], 0);
+	check_whole(c, i, at, s.vector_bytes);
+	store_selected(c, i, at, mask, data, &s);
 }
 
 static void maskmovdqu(struct soft_cpu *c, const struct insn *i)
@@ -153,10 +203,10 @@ static void maskmovq(struct soft_cpu *c, const struct insn *i)
 
 	if (!x87_check(c, CHECK_MMX))
 		return;
-	unsigned top = x87_top(c);
-	store_selected(c, i, offset_of(i, c->s.gpr[RDI], 0), x87_st(c, (i->reg[1] & 7) - top),
-		       x87_st(c, (i->reg[0] & 7) - top), &s);
-	enter_mmx(c);
+	uint64_t at = offset_of(i, c->s.gpr[RDI], 0);
+	enter_mmx(c); /* remains also when the store faults */
+	check_whole(c, i, at, s.vector_bytes);
+	store_selected(c, i, at, x87_st(c, i->reg[1]), x87_st(c, i->reg[0]), &s);
 }
 
 /* ---- gathers ---- */
@@ -169,7 +219,7 @@ static bool faults(struct soft_cpu *c, const struct insn *i, uint64_t at, unsign
 
 	memcpy(&outer, &c->out, sizeof(outer));
 	if (!setjmp(c->out)) {
-		cpu_probe(c, i->seg, at, len, false);
+		probe_any(c, i, at, len, false);
 		fault = false;
 	}
 	memcpy(&c->out, &outer, sizeof(outer));
@@ -197,14 +247,15 @@ static uint64_t element_address(struct soft_cpu *c, const struct insn *i, const 
 
 /*
  * What a gather leaves that faults at element `end`: the elements before it are loaded and their
- * mask is cleared. On Intel's the others' mask is made all ones or zeros first (SDM, VGATHERDPS).
+ * mask is cleared. With Intel's, the mask of the others is made all ones or zeros first (SDM,
+ * VGATHERDPS); with AMD's, it stays.
  */
 static void keep_partial(struct soft_cpu *c, const struct insn *i, const struct shape *s,
 			 const uint8_t *dst, uint8_t *mask, unsigned end)
 {
 	for (unsigned k = 0; k < s->elements; k++) {
 		uint8_t *m = mask + k * s->bytes;
-		if (selected(mask, s, k) ? k < end : !c->vendor_amd)
+		if (k < end || (!c->vendor_amd && !selected(mask, s, k)))
 			memset(m, 0, s->bytes);
 		else if (!c->vendor_amd)
 			memset(m, 0xff, s->bytes);
@@ -239,7 +290,7 @@ static void gather(struct soft_cpu *c, const struct insn *i)
 	for (k = 0; k < end; k++) {
 		if (!selected(mask, &s, k))
 			continue;
-		cpu_read(c, i->seg, at[k], dst + k * s.bytes, s.bytes);
+		read_any(c, i, at[k], dst + k * s.bytes, s.bytes);
 		progress = true;
 	}
 	if (end < s.elements) {
@@ -249,7 +300,7 @@ static void gather(struct soft_cpu *c, const struct insn *i)
 			c->next_rip = c->s.rip;
 			return;
 		}
-		cpu_probe(c, i->seg, at[end], s.bytes, false);
+		probe_any(c, i, at[end], s.bytes, false);
 	}
 	unsigned used = s.elements * s.bytes;
 	memset(dst + used, 0, sizeof(dst) - used);

@@ -332,7 +332,7 @@ static inline const uint64_t *source128(struct soft_cpu *c, const struct insn *i
 DEFINE_LOGIC(xor128, a ^ b)
 DEFINE_LOGIC(and128, a &b)
 DEFINE_LOGIC(or128, a | b)
-DEFINE_LOGIC(andn128, ~a & b)
+DEFINE_LOGIC(andn128, ~a &b)
 
 static op_fn *select_logic(const struct decoded *d)
 {

@@ -88,11 +88,10 @@ static void look_at_host(void)
 		const struct isa *a = &isas[k];
 		uint32_t r[4];
 
-		host.has[a->set] =
-			!a->leaf || ((!a->avx || avx) &&
-				     __get_cpuid_count(a->leaf, a->subleaf, &r[0], &r[1], &r[2],
-						       &r[3]) &&
-				     r[a->reg] >> a->bit & 1);
+		host.has[a->set] = !a->leaf || ((!a->avx || avx) &&
+						__get_cpuid_count(a->leaf, a->subleaf, &r[0], &r[1],
+								  &r[2], &r[3]) &&
+						r[a->reg] >> a->bit & 1);
 	}
 	uint32_t v[4];
 	host.amd = __get_cpuid(0, &v[0], &v[1], &v[2], &v[3]) &&
@@ -104,7 +103,8 @@ static void look_at_host(void)
 	memcpy(&host.mxcsr_mask, fx.bytes + 28, 4);
 	if (!host.mxcsr_mask)
 		host.mxcsr_mask = 0xffbf; /* SDM Vol. 1, 11.6.6 */
-	host.mxcsr_mask &= 0xffff; /* not AMD's misaligned exception mask: CPUID does not offer it */
+	host.mxcsr_mask &=
+		0xffff; /* not AMD's misaligned exception mask: CPUID does not offer it */
 }
 
 bool hostexec_supports(ZydisISASet set)
@@ -167,12 +167,16 @@ static bool is_control(ZydisMnemonic m)
 	       m == ZYDIS_MNEMONIC_FRSTOR || m == ZYDIS_MNEMONIC_FNOP;
 }
 
-/* Between MMX and XMM registers or memory; the memory forms name only one of them. */
-static bool converts_mmx(ZydisMnemonic m)
+/* Between MMX and XMM registers or memory; the memory forms name only one of them. AMD's CVTPI2PS
+ * has nothing to do with MMX then. */
+static bool converts_mmx(const struct decoded *d)
 {
-	return m == ZYDIS_MNEMONIC_CVTPI2PS || m == ZYDIS_MNEMONIC_CVTPS2PI ||
-	       m == ZYDIS_MNEMONIC_CVTTPS2PI || m == ZYDIS_MNEMONIC_CVTPD2PI ||
-	       m == ZYDIS_MNEMONIC_CVTTPD2PI;
+	ZydisMnemonic m = d->z.mnemonic;
+
+	if (m == ZYDIS_MNEMONIC_CVTPI2PS)
+		return !host.amd || d->z.raw.modrm.mod == 3;
+	return m == ZYDIS_MNEMONIC_CVTPS2PI || m == ZYDIS_MNEMONIC_CVTTPS2PI ||
+	       m == ZYDIS_MNEMONIC_CVTPD2PI || m == ZYDIS_MNEMONIC_CVTTPD2PI;
 }
 
 static enum form_check check_kind(const struct decoded *d)
@@ -183,9 +187,9 @@ static enum form_check check_kind(const struct decoded *d)
 	if (is_x87(d))
 		return no_wait(d->z.mnemonic) ? CHECK_X87_NOWAIT : CHECK_X87;
 	if (vex)
-		return uses & USES_XMM || d->z.meta.isa_set == ZYDIS_ISA_SET_AVX ? CHECK_AVX :
-										   CHECK_VEX_GPR;
-	if (converts_mmx(d->z.mnemonic))
+		return uses & USES_XMM || d->z.meta.isa_set == ZYDIS_ISA_SET_AVX ? CHECK_AVX
+										 : CHECK_VEX_GPR;
+	if (converts_mmx(d))
 		return CHECK_MMX_SSE;
 	if (uses & USES_MM || d->z.mnemonic == ZYDIS_MNEMONIC_EMMS)
 		return uses & USES_XMM ? CHECK_MMX_SSE : CHECK_MMX;
@@ -215,7 +219,8 @@ static bool uses_mxcsr(const struct decoded *d)
 	case ZYDIS_MNEMONIC_VRCPSS:
 	case ZYDIS_MNEMONIC_VRSQRTPS:
 	case ZYDIS_MNEMONIC_VRSQRTSS:
-	case ZYDIS_MNEMONIC_CVTPI2PD: /* its memory form, which Zydis gives no class */
+	case ZYDIS_MNEMONIC_CVTPI2PD: /* memory forms, which Zydis gives no class */
+	case ZYDIS_MNEMONIC_CVTPI2PS:
 		return true;
 	default:
 		return false;
@@ -344,9 +349,9 @@ op_fn *hostexec_select(const struct decoded *d, struct insn *i)
 		fn = exec_x87_env;
 		break;
 	default:
-		fn = is_x87(d) || check_kind(d) == CHECK_MMX || check_kind(d) == CHECK_MMX_SSE ?
-			     exec_x87 :
-			     exec_form;
+		fn = is_x87(d) || check_kind(d) == CHECK_MMX || check_kind(d) == CHECK_MMX_SSE
+			     ? exec_x87
+			     : exec_form;
 		break;
 	}
 	i->aux = form_make(d, i);

@@ -110,7 +110,7 @@ static void load_vectors(struct emit *e, const struct regs *r, bool vex)
 			continue;
 		}
 		vex_op(e, 1, 0, false, 0, 0x10, n, e->cpu, xmm_at(n)); /* VMOVUPS */
-		if (r->ymm & 1u << n) { /* VINSERTF128 n, n, m, 1 */
+		if (r->ymm & 1u << n) {				       /* VINSERTF128 n, n, m, 1 */
 			vex_op(e, 3, 1, true, n, 0x18, n, e->cpu, ymmh_at(n));
 			byte(e, 1);
 		}
@@ -216,7 +216,7 @@ unsigned stub_emit(uint8_t *out, const struct decoded *d, const struct form *f, 
 	enter_fp(&e, f->flags);
 	if (f->flags & FORM_FLAGS) {
 		mem_op(&e, false, "\xff", 1, 6, e.frame, FRAME(flags)); /* PUSH */
-		byte(&e, 0x9d); /* POPFQ */
+		byte(&e, 0x9d);						/* POPFQ */
 	}
 	move_gprs(&e, f, r.gprs, "\x8b");
 	*at = e.n;
@@ -224,7 +224,7 @@ unsigned stub_emit(uint8_t *out, const struct decoded *d, const struct form *f, 
 	e.n += f->length;
 	move_gprs(&e, f, r.gprs_written, "\x89");
 	if (f->flags & FORM_FLAGS) {
-		byte(&e, 0x9c); /* PUSHFQ */
+		byte(&e, 0x9c);						/* PUSHFQ */
 		mem_op(&e, false, "\x8f", 1, 0, e.frame, FRAME(flags)); /* POP */
 	}
 	leave_fp(&e, f->flags);

@@ -19,8 +19,7 @@ static void load_image(struct soft_cpu *c, const struct form *f, struct frame *f
 {
 	uint32_t mxcsr = 0x1f80;
 
-	memcpy(fr->fx, c->s.xsave.bytes,
-	       f->flags & FORM_FX_XMM ? IMAGE_XMM_BYTES : IMAGE_BYTES);
+	memcpy(fr->fx, c->s.xsave.bytes, f->flags & FORM_FX_XMM ? IMAGE_XMM_BYTES : IMAGE_BYTES);
 	if (f->flags & FORM_FX_XMM)
 		mxcsr = simd_begin(c);
 	memcpy(fr->fx + XSAVE_MXCSR, &mxcsr, 4);
@@ -132,8 +131,10 @@ void exec_x87(struct soft_cpu *c, const struct insn *i)
 	uint32_t mxcsr;
 	memcpy(&mxcsr, fr.fx + XSAVE_MXCSR, 4);
 	if (f->flags & FORM_FX_XMM) {
-		if (simd_unmasked(c) && (mxcsr & MXCSR_FLAGS))
-			enter_mmx(c); /* comes even with an exception */
+		/* With MMX registers the transition to MMX comes before the exception. */
+		bool mmx = i->mnemonic != ZYDIS_MNEMONIC_CVTPI2PS || !(f->flags & FORM_READ);
+		if (mmx && simd_would_raise(c, mxcsr))
+			enter_mmx(c);
 		simd_raise(c, mxcsr, NULL);
 	}
 	if ((f->flags & FORM_WRITE) && store_was_done(c, f, &fr))
@@ -176,8 +177,13 @@ static void env_to_guest(struct soft_cpu *c, bool wide, const uint32_t host[7], 
 		memcpy(out, w, sizeof(w));
 		return;
 	}
-	uint16_t w[7] = {(uint16_t)host[0], (uint16_t)host[1], (uint16_t)host[2], (uint16_t)fip, 0,
-			 (uint16_t)fdp, 0};
+	uint16_t w[7] = {(uint16_t)host[0],
+			 (uint16_t)host[1],
+			 (uint16_t)host[2],
+			 (uint16_t)fip,
+			 0,
+			 (uint16_t)fdp,
+			 0};
 	if (real_mode(c)) {
 		w[4] = (uint16_t)((fip >> 16 & 0xf) << 12 | fop);
 		w[6] = (uint16_t)((fdp >> 16 & 0xf) << 12);
@@ -227,6 +233,9 @@ void exec_x87_env(struct soft_cpu *c, const struct insn *i)
 	if (!x87_check(c, f->check))
 		return;
 	uint64_t ea = cpu_ea(c, i);
+	if (c->align_check &&
+	    (cpu_linear(c, i->seg, ea, env + regs, f->flags & FORM_WRITE) & (wide ? 3 : 1)))
+		cpu_raise(c, VEC_AC, 0);
 	if (f->flags & FORM_READ) {
 		cpu_read(c, i->seg, ea, guest, env + regs);
 		env_from_guest(c, wide, guest, host);
