@@ -68,7 +68,16 @@ static uint8_t reg_number(ZydisRegister r)
 	return id < 0 ? REG_NONE : (uint8_t)id;
 }
 
-static void take_memory(const ZydisDecodedOperand *op, struct insn *i)
+/* Zydis 4.0 takes [index + disp32] for [R13D + index] when there are an address-size prefix and
+ * REX.B: SIB base 5 with mod 0 is no base, whatever REX.B (SDM Vol. 2, table 2-5). */
+static bool sib_without_base(const ZydisDecodedInstruction *z)
+{
+	return (z->attributes & ZYDIS_ATTRIB_HAS_SIB) && z->raw.modrm.mod == 0 &&
+	       z->raw.sib.base == 5;
+}
+
+static void take_memory(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *op,
+			struct insn *i)
 {
 	i->flags |= INSN_MEM;
 	i->seg = seg_number(op->mem.segment);
@@ -76,6 +85,10 @@ static void take_memory(const ZydisDecodedOperand *op, struct insn *i)
 	i->index = reg_number(op->mem.index);
 	i->scale = op->mem.scale ? op->mem.scale : 1;
 	i->disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+	if (sib_without_base(z)) {
+		i->base = REG_NONE;
+		i->disp = z->raw.disp.value;
+	}
 }
 
 static void take_operands(const struct decoded *d, struct insn *i)
@@ -104,7 +117,7 @@ static void take_operands(const struct decoded *d, struct insn *i)
 				i->reg[k] = reg_number(op->reg.value);
 			break;
 		case ZYDIS_OPERAND_TYPE_MEMORY:
-			take_memory(op, i);
+			take_memory(&d->z, op, i);
 			if (k == 0)
 				i->flags |= INSN_DST_MEM;
 			break;

@@ -41,6 +41,10 @@ static void call_to(struct soft_cpu *c, const struct insn *i, uint64_t target)
 {
 	uint64_t back = c->next_rip;
 
+	/* The push is checked before the target. */
+	if (unlikely(c->mode == MODE_64 && !cpu_is_canonical(target)))
+		cpu_probe(c, SEG_SS, (c->s.gpr[RSP] - i->width) & cpu_stack_mask(c), i->width,
+			  true);
 	cpu_near_jump(c, target);
 	cpu_push(c, back, i->width);
 }

@@ -73,8 +73,9 @@ static void op_pusha(struct soft_cpu *c, const struct insn *i)
 		image[7 - n] = (uint32_t)c->s.gpr[n];
 		image16[7 - n] = (uint16_t)c->s.gpr[n];
 	}
-	/* One push after another, as to wrapping at the stack segment's end; checked whole. */
-	for (unsigned n = 0; n < 8; n++)
+	/* One push after another, as to wrapping at the stack segment's end and to the address
+	 * that faults; checked whole. */
+	for (unsigned n = 8; n--;)
 		cpu_probe(c, SEG_SS, (sp + n * i->width) & mask, i->width, true);
 	for (unsigned n = 0; n < 8; n++)
 		write_mem(c, SEG_SS, (sp + n * i->width) & mask, i->width,
@@ -85,13 +86,15 @@ static void op_pusha(struct soft_cpu *c, const struct insn *i)
 static void op_popa(struct soft_cpu *c, const struct insn *i)
 {
 	uint64_t mask = cpu_stack_mask(c);
-	uint64_t v[8];
 
-	for (unsigned n = 0; n < 8; n++)
-		v[7 - n] = read_mem(c, SEG_SS, (c->s.gpr[RSP] + n * i->width) & mask, i->width);
-	for (unsigned n = 0; n < 8; n++)
-		if (n != RSP)
-			set_reg(c, n, i->width, v[n]);
+	/* Registers read before one that faults stay so: the hardware does it, and starting again is
+	 * harmless. */
+	for (unsigned n = 0; n < 8; n++) {
+		uint64_t at = (c->s.gpr[RSP] + n * i->width) & mask;
+		uint64_t v = read_mem(c, SEG_SS, at, i->width);
+		if (7 - n != RSP)
+			set_reg(c, 7 - n, i->width, v);
+	}
 	set_sp(c, mask, c->s.gpr[RSP] + 8u * i->width);
 }
 
