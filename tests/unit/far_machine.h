@@ -100,11 +100,11 @@ void assert_fault(int got, int vector, uint32_t error);
 /* On the stack of `start`; on that of `after`. */
 void pushes(unsigned size, const uint64_t *values, unsigned count);
 void assert_stack(unsigned size, const uint64_t *values, unsigned count);
-#define STACK_HOLDS(size, ...)                        \
-	pushes(size, (const uint64_t[]){__VA_ARGS__}, \
+#define STACK_HOLDS(size, ...)                                                                     \
+	pushes(size, (const uint64_t[]){__VA_ARGS__},                                              \
 	       sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
-#define ASSERT_STACK(size, ...)                             \
-	assert_stack(size, (const uint64_t[]){__VA_ARGS__}, \
+#define ASSERT_STACK(size, ...)                                                                    \
+	assert_stack(size, (const uint64_t[]){__VA_ARGS__},                                        \
 		     sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
 
 #endif

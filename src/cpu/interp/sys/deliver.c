@@ -292,11 +292,20 @@ op_fn *int_select(const struct decoded *d, struct insn *i)
 	op_fn *fn;
 
 	switch (d->z.mnemonic) {
-	case ZYDIS_MNEMONIC_INT: fn = op_int; break;
-	case ZYDIS_MNEMONIC_INT3: fn = op_int3; break;
-	case ZYDIS_MNEMONIC_INTO: fn = op_into; break;
-	case ZYDIS_MNEMONIC_INT1: fn = op_int1; break;
-	default: return NULL;
+	case ZYDIS_MNEMONIC_INT:
+		fn = op_int;
+		break;
+	case ZYDIS_MNEMONIC_INT3:
+		fn = op_int3;
+		break;
+	case ZYDIS_MNEMONIC_INTO:
+		fn = op_into;
+		break;
+	case ZYDIS_MNEMONIC_INT1:
+		fn = op_int1;
+		break;
+	default:
+		return NULL;
 	}
 	i->flags |= INSN_END;
 	return fn;

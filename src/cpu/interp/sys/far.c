@@ -249,10 +249,17 @@ op_fn *far_select(const struct decoded *d, struct insn *i)
 	op_fn *fn = NULL;
 
 	switch (d->z.mnemonic) {
-	case ZYDIS_MNEMONIC_JMP: fn = is_far ? op_jmp_far : NULL; break;
-	case ZYDIS_MNEMONIC_CALL: fn = is_far ? op_call_far : NULL; break;
-	case ZYDIS_MNEMONIC_RET: fn = is_far ? op_ret_far : NULL; break;
-	default: break;
+	case ZYDIS_MNEMONIC_JMP:
+		fn = is_far ? op_jmp_far : NULL;
+		break;
+	case ZYDIS_MNEMONIC_CALL:
+		fn = is_far ? op_call_far : NULL;
+		break;
+	case ZYDIS_MNEMONIC_RET:
+		fn = is_far ? op_ret_far : NULL;
+		break;
+	default:
+		break;
 	}
 	if (fn)
 		i->flags |= INSN_END;

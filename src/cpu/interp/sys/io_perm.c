@@ -6,8 +6,8 @@
  * What IOPL guards: port access (SDM Vol. 1, 19.5), with the breakpoints on ports; CLI and STI,
  * PUSHF and POPF. The guest is not offered VME and PVI, so virtual interrupts do not exist.
  */
-#define FLAGS_EXISTING                                                                         \
-	(FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | \
+#define FLAGS_EXISTING                                                                             \
+	(FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM |     \
 	 FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
 
 enum { TSS_IO_MAP = 0x66, TSS32_MIN_LIMIT = 0x67 };
@@ -130,13 +130,21 @@ op_fn *flags_select(const struct decoded *d, struct insn *i)
 	switch (d->z.mnemonic) {
 	case ZYDIS_MNEMONIC_PUSHF:
 	case ZYDIS_MNEMONIC_PUSHFD:
-	case ZYDIS_MNEMONIC_PUSHFQ: return op_pushf;
+	case ZYDIS_MNEMONIC_PUSHFQ:
+		return op_pushf;
 	case ZYDIS_MNEMONIC_POPF:
 	case ZYDIS_MNEMONIC_POPFD:
-	case ZYDIS_MNEMONIC_POPFQ: i->flags |= INSN_END; return op_popf;
-	case ZYDIS_MNEMONIC_CLI: i->flags |= INSN_END; return op_cli;
-	case ZYDIS_MNEMONIC_STI: i->flags |= INSN_END; return op_sti;
-	default: return NULL;
+	case ZYDIS_MNEMONIC_POPFQ:
+		i->flags |= INSN_END;
+		return op_popf;
+	case ZYDIS_MNEMONIC_CLI:
+		i->flags |= INSN_END;
+		return op_cli;
+	case ZYDIS_MNEMONIC_STI:
+		i->flags |= INSN_END;
+		return op_sti;
+	default:
+		return NULL;
 	}
 }
 

@@ -141,7 +141,10 @@ op_fn *iret_select(const struct decoded *d, struct insn *i)
 	switch (d->z.mnemonic) {
 	case ZYDIS_MNEMONIC_IRET:
 	case ZYDIS_MNEMONIC_IRETD:
-	case ZYDIS_MNEMONIC_IRETQ: i->flags |= INSN_END; return op_iret;
-	default: return NULL;
+	case ZYDIS_MNEMONIC_IRETQ:
+		i->flags |= INSN_END;
+		return op_iret;
+	default:
+		return NULL;
 	}
 }

@@ -232,13 +232,21 @@ op_fn *seg_select(const struct decoded *d, struct insn *i)
 		if (is_seg(&d->op[0]))
 			return ends_block(i, op_mov_to_seg);
 		return is_seg(&d->op[1]) ? op_mov_from_seg : NULL;
-	case ZYDIS_MNEMONIC_PUSH: return is_seg(&d->op[0]) ? op_push_seg : NULL;
-	case ZYDIS_MNEMONIC_POP: return is_seg(&d->op[0]) ? ends_block(i, op_pop_seg) : NULL;
-	case ZYDIS_MNEMONIC_LES: return ends_block(i, op_les);
-	case ZYDIS_MNEMONIC_LSS: return ends_block(i, op_lss);
-	case ZYDIS_MNEMONIC_LDS: return ends_block(i, op_lds);
-	case ZYDIS_MNEMONIC_LFS: return ends_block(i, op_lfs);
-	case ZYDIS_MNEMONIC_LGS: return ends_block(i, op_lgs);
-	default: return NULL;
+	case ZYDIS_MNEMONIC_PUSH:
+		return is_seg(&d->op[0]) ? op_push_seg : NULL;
+	case ZYDIS_MNEMONIC_POP:
+		return is_seg(&d->op[0]) ? ends_block(i, op_pop_seg) : NULL;
+	case ZYDIS_MNEMONIC_LES:
+		return ends_block(i, op_les);
+	case ZYDIS_MNEMONIC_LSS:
+		return ends_block(i, op_lss);
+	case ZYDIS_MNEMONIC_LDS:
+		return ends_block(i, op_lds);
+	case ZYDIS_MNEMONIC_LFS:
+		return ends_block(i, op_lfs);
+	case ZYDIS_MNEMONIC_LGS:
+		return ends_block(i, op_lgs);
+	default:
+		return NULL;
 	}
 }

@@ -293,24 +293,43 @@ static void op_swapgs(struct soft_cpu *c, const struct insn *i)
 op_fn *segtable_select(const struct decoded *d, struct insn *i)
 {
 	switch (d->z.mnemonic) {
-	case ZYDIS_MNEMONIC_LAR: return op_lar;
-	case ZYDIS_MNEMONIC_LSL: return op_lsl;
-	case ZYDIS_MNEMONIC_VERR: return op_verr;
-	case ZYDIS_MNEMONIC_VERW: return op_verw;
-	case ZYDIS_MNEMONIC_ARPL: return op_arpl;
-	case ZYDIS_MNEMONIC_LLDT: return ends_block(i, op_lldt);
-	case ZYDIS_MNEMONIC_LTR: return ends_block(i, op_ltr);
-	case ZYDIS_MNEMONIC_SLDT: return op_sldt;
-	case ZYDIS_MNEMONIC_STR: return op_str;
-	case ZYDIS_MNEMONIC_SGDT: return op_sgdt;
-	case ZYDIS_MNEMONIC_SIDT: return op_sidt;
-	case ZYDIS_MNEMONIC_LGDT: return ends_block(i, op_lgdt);
-	case ZYDIS_MNEMONIC_LIDT: return ends_block(i, op_lidt);
-	case ZYDIS_MNEMONIC_SWAPGS: return ends_block(i, op_swapgs);
-	case ZYDIS_MNEMONIC_RDFSBASE: return op_rdfsbase;
-	case ZYDIS_MNEMONIC_RDGSBASE: return op_rdgsbase;
-	case ZYDIS_MNEMONIC_WRFSBASE: return ends_block(i, op_wrfsbase);
-	case ZYDIS_MNEMONIC_WRGSBASE: return ends_block(i, op_wrgsbase);
-	default: return NULL;
+	case ZYDIS_MNEMONIC_LAR:
+		return op_lar;
+	case ZYDIS_MNEMONIC_LSL:
+		return op_lsl;
+	case ZYDIS_MNEMONIC_VERR:
+		return op_verr;
+	case ZYDIS_MNEMONIC_VERW:
+		return op_verw;
+	case ZYDIS_MNEMONIC_ARPL:
+		return op_arpl;
+	case ZYDIS_MNEMONIC_LLDT:
+		return ends_block(i, op_lldt);
+	case ZYDIS_MNEMONIC_LTR:
+		return ends_block(i, op_ltr);
+	case ZYDIS_MNEMONIC_SLDT:
+		return op_sldt;
+	case ZYDIS_MNEMONIC_STR:
+		return op_str;
+	case ZYDIS_MNEMONIC_SGDT:
+		return op_sgdt;
+	case ZYDIS_MNEMONIC_SIDT:
+		return op_sidt;
+	case ZYDIS_MNEMONIC_LGDT:
+		return ends_block(i, op_lgdt);
+	case ZYDIS_MNEMONIC_LIDT:
+		return ends_block(i, op_lidt);
+	case ZYDIS_MNEMONIC_SWAPGS:
+		return ends_block(i, op_swapgs);
+	case ZYDIS_MNEMONIC_RDFSBASE:
+		return op_rdfsbase;
+	case ZYDIS_MNEMONIC_RDGSBASE:
+		return op_rdgsbase;
+	case ZYDIS_MNEMONIC_WRFSBASE:
+		return ends_block(i, op_wrfsbase);
+	case ZYDIS_MNEMONIC_WRGSBASE:
+		return ends_block(i, op_wrgsbase);
+	default:
+		return NULL;
 	}
 }

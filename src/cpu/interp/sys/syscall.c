@@ -145,11 +145,20 @@ op_fn *syscall_select(const struct decoded *d, struct insn *i)
 	op_fn *fn;
 
 	switch (d->z.mnemonic) {
-	case ZYDIS_MNEMONIC_SYSCALL: fn = op_syscall; break;
-	case ZYDIS_MNEMONIC_SYSRET: fn = op_sysret; break;
-	case ZYDIS_MNEMONIC_SYSENTER: fn = op_sysenter; break;
-	case ZYDIS_MNEMONIC_SYSEXIT: fn = op_sysexit; break;
-	default: return NULL;
+	case ZYDIS_MNEMONIC_SYSCALL:
+		fn = op_syscall;
+		break;
+	case ZYDIS_MNEMONIC_SYSRET:
+		fn = op_sysret;
+		break;
+	case ZYDIS_MNEMONIC_SYSENTER:
+		fn = op_sysenter;
+		break;
+	case ZYDIS_MNEMONIC_SYSEXIT:
+		fn = op_sysexit;
+		break;
+	default:
+		return NULL;
 	}
 	i->flags |= INSN_END;
 	return fn;
