@@ -2,11 +2,11 @@
 /*
  * The guest of test_cli.py: a Multiboot kernel whose command line is a row of one-letter orders.
  *
- *   o  print "hello"                  p  power off (ACPI, PM1a_CNT)
- *   e  echo input until a q           r  reset by port CF9h, but only in the first boot
- *   f  print 200000 digits            k  the same by the keyboard controller
- *   d  write 5 to the debug exit port t  triple fault
- *   b  run in circles                 s  sleep for good with interrupts off (also at the end)
+ *   o  print "hello"                   p  power off (ACPI, PM1a_CNT)
+ *   e  echo input until a q (break: ^) r  reset by port CF9h, but only in the first boot
+ *   f  print 200000 digits             k  the same by the keyboard controller
+ *   d  write 5 to the debug exit port  t  triple fault
+ *   b  run in circles                  s  sleep for good with interrupts off (also at the end)
  */
 	.code32
 	.section .text
@@ -73,9 +73,13 @@ echo:
 	in %dx, %al
 	test $1, %al
 	jz echo
+	mov %al, %ah
 	mov $0x3f8, %dx
 	in %dx, %al
-	cmp $'q', %al
+	test $0x10, %ah /* LSR.BI */
+	jz 1f
+	mov $'^', %al
+1:	cmp $'q', %al
 	je next
 	call putc
 	jmp echo

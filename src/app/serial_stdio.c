@@ -53,6 +53,7 @@ static void help(void)
 	static const char *const lines[] = {
 		"Ctrl-A x  end the guest at once, as if its plug had been pulled",
 		"Ctrl-A p  press its power button: a guest that listens shuts down",
+		"Ctrl-A b  send a break",
 		"Ctrl-A s  show what the guest did so far",
 		"Ctrl-A a  send Ctrl-A itself",
 		"Ctrl-A h  this help",
@@ -70,6 +71,7 @@ static bool command(struct serial *s, uint8_t key)
 	case 'a': return true;
 	case 'x': machine_stop(s->m, MACHINE_QUIT, "ended by Ctrl-A x"); break;
 	case 'p': board_power_button(machine_board(s->m)); break;
+	case 'b': board_serial_break(machine_board(s->m), s->port); break;
 	case 's': s->on_stats(s->m); break;
 	case 'h':
 	case '?': help(); break;

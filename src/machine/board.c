@@ -548,6 +548,12 @@ void board_serial_writable(struct board *b, unsigned port)
 		uart_writable(b->uart[port]);
 }
 
+void board_serial_break(struct board *b, unsigned port)
+{
+	if (port < BOARD_SERIAL_PORTS)
+		uart_receive_break(b->uart[port]);
+}
+
 struct pci_bus *board_pci(struct board *b)
 {
 	return chipset_pci(b->chipset);

@@ -97,6 +97,8 @@ size_t board_serial_receive(struct board *b, unsigned port, const uint8_t *data,
 /* The backend, having taken fewer bytes than offered, can take bytes again. Any thread but from
  * within a backend's callback. */
 void board_serial_writable(struct board *b, unsigned port);
+/* A break condition on the line, as a person's break key makes it. Any thread, as above. */
+void board_serial_break(struct board *b, unsigned port);
 
 /* For those that plug more in: PCI devices (before vCPUs run), blobs for firmware and loaders,
  * and the sink of message-signalled interrupts. The board's own. */

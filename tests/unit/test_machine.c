@@ -357,7 +357,8 @@ static void a_halted_cpu_can_be_paused(void **state)
 	make(false);
 	script(0, (struct exit){.cause = EXIT_HLT, .hlt = {.wake_mask = VCPU_REQ_IRQ}});
 	start();
-	until_it_runs(1);
+	while (!atomic_load(&cpus[0].rounds))
+		usleep(100);
 	machine_pause(machine);
 	machine_resume(machine);
 	stop();
