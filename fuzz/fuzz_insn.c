@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static bool reg_valid(unsigned reg)
 {
-	return reg <= REG_RIP || reg == REG_NONE;
+	return reg <= REG_IP || reg == REG_NONE;
 }
 
 static void check_fields(const struct insn *i)

@@ -5,9 +5,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cpu/bt/engine_bt.h"
 #include "cpu/interp/engine_interp.h"
 
-const struct engine_ops *const engines[] = {&engine_interp, NULL};
+const struct engine_ops *const engines[] = {&engine_bt, &engine_interp, NULL};
 
 /* Appends to a line, as far as there is room. */
 static void append(struct error *e, const char *a, const char *b)

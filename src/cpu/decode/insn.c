@@ -61,7 +61,7 @@ static uint8_t reg_number(ZydisRegister r)
 	if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH)
 		return REG_HIGH + (r - ZYDIS_REGISTER_AH);
 	if (r == ZYDIS_REGISTER_RIP || r == ZYDIS_REGISTER_EIP)
-		return REG_RIP;
+		return REG_IP;
 	ZyanI8 id = ZydisRegisterGetId(r);
 	if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_R15B)
 		return 4 + (r - ZYDIS_REGISTER_SPL);

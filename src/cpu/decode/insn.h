@@ -20,7 +20,7 @@ struct decoded {
 
 enum {
 	REG_NONE = 0xff,
-	REG_RIP = 0x20,	 /* as a base */
+	REG_IP = 0x20,	 /* as a base */
 	REG_HIGH = 0x10, /* AH, CH, DH, BH are REG_HIGH + 0 to 3 */
 };
 

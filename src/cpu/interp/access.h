@@ -128,7 +128,7 @@ static inline uint64_t ea(const struct soft_cpu *c, const struct insn *i)
 
 	if (i->base < GPR_NR)
 		a += c->s.gpr[i->base];
-	else if (i->base == REG_RIP)
+	else if (i->base == REG_IP)
 		a += c->s.rip + i->length;
 	if (i->index < GPR_NR)
 		a += c->s.gpr[i->index] * i->scale;

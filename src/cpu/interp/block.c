@@ -115,7 +115,7 @@ static const uint8_t *open_bus(void)
 }
 
 /* The host page that code at gva is fetched from. */
-static const struct tlb_code_entry *fetch_page(struct soft_cpu *c, uint64_t gva)
+const struct tlb_code_entry *block_fetch_page(struct soft_cpu *c, uint64_t gva)
 {
 	bool user = c->cpl == 3;
 	struct tlb_code_entry *e = &c->tlb.code[user][tlb_code_index(gva)];
@@ -134,8 +134,7 @@ static const struct tlb_code_entry *fetch_page(struct soft_cpu *c, uint64_t gva)
 	e->tag = gva & PAGE_MASK;
 	e->hva = hva ? hva : open_bus();
 	e->gpa = (page.gpa & PAGE_MASK) | page.global;
-	if (page.page_shift > MEM_PAGE_SHIFT)
-		c->large_pages = true;
+	cpu_note_page(c, gva, &page);
 	if (kind == MEM_RAM)
 		mark_code_page(c, page.gpa);
 	return e;
@@ -200,7 +199,7 @@ static void decode_across(struct soft_cpu *c, struct insn *i)
 		if (n >= room)
 			cpu_gp0(c);
 		uint64_t gva = code_linear(c, rip + n);
-		bytes[n] = fetch_page(c, gva)->hva[gva & ~PAGE_MASK];
+		bytes[n] = block_fetch_page(c, gva)->hva[gva & ~PAGE_MASK];
 		if (decode_one(c, bytes, n + 1, i) == 0)
 			return;
 	}
@@ -217,7 +216,7 @@ const struct block *block_find_one(struct soft_cpu *c)
 		cpu_gp0(c);
 	decode_across(c, b->scratch_insn);
 	uint64_t gva = code_linear(c, c->s.rip);
-	b->current_gpa = fetch_page(c, gva)->gpa & PAGE_MASK;
+	b->current_gpa = block_fetch_page(c, gva)->gpa & PAGE_MASK;
 	b->scratch.insn = b->scratch_insn;
 	b->scratch.count = 1;
 	b->scratch.bytes = b->scratch_insn[0].length;
@@ -273,7 +272,7 @@ const struct block *block_find(struct soft_cpu *c)
 
 	if (unlikely(c->mode == MODE_64 && !cpu_is_canonical(gva)))
 		cpu_gp0(c);
-	const struct tlb_code_entry *e = fetch_page(c, gva);
+	const struct tlb_code_entry *e = block_fetch_page(c, gva);
 	uint64_t gpa = (e->gpa & PAGE_MASK) | (gva & ~PAGE_MASK);
 	const uint8_t *hva = e->hva + (gva & ~PAGE_MASK);
 	struct block *k = slot_of(b, gpa, c->mode);

@@ -35,6 +35,9 @@ const struct block *block_find(struct soft_cpu *c);
 /* The one instruction at CS:RIP as a block, never kept; for careful stepping. */
 const struct block *block_find_one(struct soft_cpu *c);
 
+/* The host page that code at gva is fetched from, through the code TLB. Raises #PF. */
+const struct tlb_code_entry *block_fetch_page(struct soft_cpu *c, uint64_t gva);
+
 /* Has this vCPU fetched code from the page? Then stores must come by blocks_note_write. */
 bool blocks_page_is_code(const struct soft_cpu *c, uint64_t gpa);
 void blocks_note_write(struct soft_cpu *c, uint64_t gpa);

@@ -7,7 +7,7 @@
 #include "cpu/interp/access.h"
 #include "cpu/interp/block.h"
 #include "cpu/interp/engine_interp.h"
-#include "cpu/state/cpuid.h"
+#include "cpu/interp/soft_engine.h"
 #include "cpu/state/msr.h"
 
 /*
@@ -32,11 +32,6 @@
  *         |  +---- LEAVE_FAULT: deliver through the IDT --+
  *         +------- LEAVE_EXIT: answer comes with the next run(), replayed
  */
-struct engine {
-	const struct engine_config *config;
-	struct cpuid_model cpuid;
-};
-
 enum leave { LEAVE_FAULT = 1, LEAVE_EXIT };
 
 /* ---- leaving an instruction ---- */
@@ -266,7 +261,7 @@ void cpu_update_mode(struct soft_cpu *c)
 			c->seg_flat |= 1u << n;
 	}
 
-	bool watching = false, breakpoints = c->debug.step;
+	bool watching = false, breakpoints = false;
 	for (unsigned n = 0; n < 4; n++) {
 		if (!(s->dr7 >> (2 * n) & 3))
 			continue;
@@ -284,24 +279,59 @@ void cpu_update_mode(struct soft_cpu *c)
 	if (watching)
 		tlb_flush(&c->tlb, false); /* what is watched may have changed */
 	c->watching = watching;
-	c->careful = breakpoints || watching || (s->rflags & (FLAG_TF | FLAG_RF));
+	c->bt.mode_known = false;
+	c->breakpoints = breakpoints;
+	c->careful = c->debug.step || watching || (s->rflags & (FLAG_TF | FLAG_RF));
 }
 
 void cpu_flush_tlb(struct soft_cpu *c, bool keep_global)
 {
 	c->vcpu.stats.count[EXIT_TLB_FLUSH]++;
+	if (c->translator)
+		bt_flush_pages(c, keep_global);
 	tlb_flush(&c->tlb, keep_global);
 	if (!keep_global)
-		c->large_pages = false;
+		memset(c->large, 0, sizeof(c->large));
 	c->break_block = true;
+}
+
+/* Which regions of 4 MiB and 1 GiB have entries of large pages, as bit sets by a hash. */
+static uint64_t *large_word(struct soft_cpu *c, unsigned giant, uint64_t gva, unsigned *bit)
+{
+	uint64_t region = gva >> (giant ? 30 : 22);
+	unsigned h = (unsigned)(region * UINT64_C(0x9e3779b97f4a7c15) >> 54);
+
+	*bit = h % 64;
+	return &c->large[giant][h / 64];
+}
+
+static bool in_large_page(struct soft_cpu *c, uint64_t gva)
+{
+	unsigned bit;
+
+	return (*large_word(c, 0, gva, &bit) >> bit & 1) ||
+	       (*large_word(c, 1, gva, &bit) >> bit & 1);
+}
+
+void cpu_note_page(struct soft_cpu *c, uint64_t gva, const struct mmu_page *page)
+{
+	unsigned bit;
+
+	if (page->page_shift > MEM_PAGE_SHIFT) {
+		uint64_t *word = large_word(c, page->page_shift == 30, gva, &bit);
+		*word |= UINT64_C(1) << bit;
+	}
 }
 
 void cpu_flush_page(struct soft_cpu *c, uint64_t gva)
 {
-	if (c->large_pages)
-		tlb_flush(&c->tlb, false), c->large_pages = false;
-	else
-		tlb_flush_page(&c->tlb, gva);
+	if (in_large_page(c, gva)) {
+		cpu_flush_tlb(c, false);
+		return;
+	}
+	tlb_flush_page(&c->tlb, gva);
+	if (c->translator)
+		bt_flush_page(c, gva);
 	c->vcpu.stats.count[EXIT_TLB_FLUSH]++;
 	c->break_block = true;
 }
@@ -309,8 +339,7 @@ void cpu_flush_page(struct soft_cpu *c, uint64_t gva)
 void cpu_near_jump(struct soft_cpu *c, uint64_t target)
 {
 	if (c->mode == MODE_64) {
-		/* Intel faults at the branch, AMD at the fetch of the target (APM Vol. 3). */
-		if (!cpu_is_canonical(target) && !c->vendor_amd)
+		if (!cpu_is_canonical(target)) /* at the branch, on AMD's too (seen on Zen 5) */
 			cpu_gp0(c);
 	} else if (target > c->s.seg[SEG_CS].limit) {
 		cpu_gp0(c);
@@ -458,6 +487,8 @@ static bool take_requests(struct soft_cpu *c, uint32_t req)
 {
 	struct cpu_state *s = &c->s;
 
+	if (req & VCPU_REQ_ENGINE)
+		bt_take_request(c);
 	if (req & VCPU_REQ_KICK) {
 		vcpu_unrequest(&c->vcpu, VCPU_REQ_KICK);
 		c->exit->cause = EXIT_INTERRUPTED;
@@ -500,11 +531,15 @@ static bool take_requests(struct soft_cpu *c, uint32_t req)
 
 /* ---- running ---- */
 
+static uint64_t linear_rip(const struct soft_cpu *c)
+{
+	return c->mode == MODE_64 ? c->s.rip : (uint32_t)(c->s.seg[SEG_CS].base + c->s.rip);
+}
+
 /* Instruction breakpoints at the next instruction. True: run() returns (a debugger's). */
 static bool check_breakpoints(struct soft_cpu *c)
 {
-	uint64_t gva = c->mode == MODE_64 ? c->s.rip
-					  : (uint32_t)(c->s.seg[SEG_CS].base + c->s.rip);
+	uint64_t gva = linear_rip(c);
 	uint64_t hit = 0;
 
 	for (unsigned n = 0; n < c->debug.points; n++) {
@@ -609,7 +644,7 @@ static bool step_careful(struct soft_cpu *c)
 	return false;
 }
 
-static void run_block(struct soft_cpu *c)
+void interp_run_block(struct soft_cpu *c)
 {
 	const struct block *b = block_find(c);
 	const struct insn *i = b->insn, *end = i + b->count;
@@ -624,6 +659,20 @@ static void run_block(struct soft_cpu *c)
 		i++;
 	} while (i < end && !c->break_block);
 	c->vcpu.stats.instructions -= (uint64_t)(end - i);
+}
+
+/* May the block at the next instruction hold an instruction with a breakpoint? */
+static bool breakpoint_is_near(const struct soft_cpu *c)
+{
+	uint64_t gva = linear_rip(c);
+
+	for (unsigned n = 0; n < 4; n++)
+		if ((c->s.dr7 >> (2 * n) & 3) && c->s.dr[n] - gva < BLOCK_BYTES)
+			return true;
+	for (unsigned n = 0; n < c->debug.points; n++)
+		if (c->debug.point[n].gva - gva < BLOCK_BYTES)
+			return true;
+	return false;
 }
 
 /* Between instructions: true when run() has to return. */
@@ -660,12 +709,8 @@ static void deliver_pending_event(struct soft_cpu *c)
 		c->s.event_error);
 }
 
-static void interp_run(struct vcpu *v, struct exit *exit)
+static void run(struct soft_cpu *c)
 {
-	struct soft_cpu *c = (struct soft_cpu *)v;
-
-	complete_exit(c, exit);
-	c->exit = exit;
 	switch (setjmp(c->out)) {
 	case 0:
 		if (c->s.event_pending)
@@ -688,13 +733,29 @@ static void interp_run(struct vcpu *v, struct exit *exit)
 	for (;;) {
 		if (boundary(c))
 			return;
-		if (unlikely(c->careful || c->s.shadow || c->replay.done)) {
+		if (unlikely(c->careful || c->s.shadow || c->replay.done ||
+			     (c->breakpoints && breakpoint_is_near(c)))) {
 			if (step_careful(c))
 				return;
+		} else if (unlikely(c->breakpoints)) {
+			interp_run_block(c); /* short enough not to reach one */
+		} else if (c->translator) {
+			bt_run(c);
 		} else {
-			run_block(c);
+			interp_run_block(c);
 		}
 	}
+}
+
+void soft_run(struct vcpu *v, struct exit *exit)
+{
+	struct soft_cpu *c = (struct soft_cpu *)v;
+
+	complete_exit(c, exit);
+	c->exit = exit;
+	atomic_store(&c->in_run, true);
+	run(c);
+	atomic_store(&c->in_run, false);
 }
 
 /* ---- the engine's other operations ---- */
@@ -705,24 +766,31 @@ static int interp_probe(struct error *why)
 	return 0;
 }
 
-static int interp_create(const struct engine_config *config, struct engine **out, struct error *err)
+int soft_create(const struct engine_config *config, const struct engine_ops *ops,
+		struct engine **out, struct error *err)
 {
 	struct engine *e = calloc(1, sizeof(*e));
 
 	if (!e)
-		return error_set(err, -ENOMEM, "interp: out of memory");
+		return error_set(err, -ENOMEM, "%s: out of memory", ops->name);
 	e->config = config;
+	e->ops = ops;
 	cpuid_model_init(&e->cpuid, config->cpus, config->tsc_hz);
 	*out = e;
 	return 0;
 }
 
-static void interp_destroy(struct engine *e)
+static int interp_create(const struct engine_config *config, struct engine **out, struct error *err)
+{
+	return soft_create(config, &engine_interp, out, err);
+}
+
+void soft_destroy(struct engine *e)
 {
 	free(e);
 }
 
-static void interp_vcpu_destroy(struct vcpu *v)
+void soft_vcpu_destroy(struct vcpu *v)
 {
 	struct soft_cpu *c = (struct soft_cpu *)v;
 
@@ -733,16 +801,18 @@ static void interp_vcpu_destroy(struct vcpu *v)
 	free(c);
 }
 
-static int interp_vcpu_create(struct engine *e, unsigned index, const struct vcpu_board *board,
-			      struct vcpu **out, struct error *err)
+int soft_vcpu_create(struct engine *e, unsigned index, const struct vcpu_board *board,
+		     struct vcpu **out, struct error *err)
 {
 	struct soft_cpu *c = aligned_alloc(64, (sizeof(*c) + 63) & ~(size_t)63);
 
 	if (!c)
-		return error_set(err, -ENOMEM, "interp: out of memory for vCPU %u", index);
+		return error_set(err, -ENOMEM, "%s: out of memory for vCPU %u", e->ops->name,
+				 index);
 	memset(c, 0, sizeof(*c));
-	c->vcpu.ops = &engine_interp;
+	c->vcpu.ops = e->ops;
 	c->vcpu.index = index;
+	c->self = c;
 	c->board = *board;
 	c->engine = e;
 	c->mem = e->config->mem;
@@ -751,8 +821,9 @@ static int interp_vcpu_create(struct engine *e, unsigned index, const struct vcp
 	c->vendor_amd = e->cpuid.amd;
 	c->rom_sink = malloc(MEM_PAGE_BYTES);
 	if (!c->rom_sink || blocks_create(c) < 0) {
-		interp_vcpu_destroy(&c->vcpu);
-		return error_set(err, -ENOMEM, "interp: out of memory for vCPU %u", index);
+		soft_vcpu_destroy(&c->vcpu);
+		return error_set(err, -ENOMEM, "%s: out of memory for vCPU %u", e->ops->name,
+				 index);
 	}
 	cpu_state_reset(&c->s, index);
 	tlb_flush(&c->tlb, false);
@@ -761,12 +832,12 @@ static int interp_vcpu_create(struct engine *e, unsigned index, const struct vcp
 	return 0;
 }
 
-static void interp_get_state(struct vcpu *v, struct cpu_state *out)
+void soft_get_state(struct vcpu *v, struct cpu_state *out)
 {
 	*out = ((struct soft_cpu *)v)->s;
 }
 
-static int interp_set_state(struct vcpu *v, const struct cpu_state *in, struct error *err)
+int soft_set_state(struct vcpu *v, const struct cpu_state *in, struct error *err)
 {
 	struct soft_cpu *c = (struct soft_cpu *)v;
 
@@ -780,7 +851,7 @@ static int interp_set_state(struct vcpu *v, const struct cpu_state *in, struct e
 	return 0;
 }
 
-static int interp_set_debug(struct vcpu *v, const struct vcpu_debug *debug)
+int soft_set_debug(struct vcpu *v, const struct vcpu_debug *debug)
 {
 	struct soft_cpu *c = (struct soft_cpu *)v;
 
@@ -791,7 +862,7 @@ static int interp_set_debug(struct vcpu *v, const struct vcpu_debug *debug)
 	return 0;
 }
 
-static int interp_translate(struct vcpu *v, uint64_t gva, uint64_t *gpa)
+int soft_translate(struct vcpu *v, uint64_t gva, uint64_t *gpa)
 {
 	struct soft_cpu *c = (struct soft_cpu *)v;
 
@@ -802,12 +873,12 @@ const struct engine_ops engine_interp = {
 	.name = "interp",
 	.probe = interp_probe,
 	.create = interp_create,
-	.destroy = interp_destroy,
-	.vcpu_create = interp_vcpu_create,
-	.vcpu_destroy = interp_vcpu_destroy,
-	.run = interp_run,
-	.get_state = interp_get_state,
-	.set_state = interp_set_state,
-	.set_debug = interp_set_debug,
-	.translate = interp_translate,
+	.destroy = soft_destroy,
+	.vcpu_create = soft_vcpu_create,
+	.vcpu_destroy = soft_vcpu_destroy,
+	.run = soft_run,
+	.get_state = soft_get_state,
+	.set_state = soft_set_state,
+	.set_debug = soft_set_debug,
+	.translate = soft_translate,
 };

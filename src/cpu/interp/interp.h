@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdatomic.h>
 
+#include "cpu/bt/bt_cpu.h"
 #include "cpu/decode/insn.h"
 #include "cpu/engine.h"
 #include "cpu/state/cpu_state.h"
@@ -47,13 +48,17 @@ struct soft_cpu {
 	struct vcpu vcpu; /* first */
 	struct cpu_state s;
 	uint64_t next_rip;
+	struct soft_cpu *self; /* for translated code, which knows only %gs */
+	struct bt *translator; /* the binary translator of the VM, or NULL: interpreted */
+	_Atomic bool in_run;   /* between the begin and the end of run() */
 
 	/* Derived from s by cpu_update_mode after anything it depends on has changed: CS, SS, CR0,
 	 * CR4, EFER, RFLAGS.VM/AC, CPL, segment bases and limits. */
 	uint8_t cpl;
 	uint8_t mode;	   /* enum insn_mode, decode/insn.h */
 	uint8_t data_class; /* enum mmu_class of ordinary data accesses */
-	bool careful;	   /* TF, shadows, breakpoints: one instruction at a time */
+	bool careful;	   /* TF, shadows, watchpoints: one instruction at a time */
+	bool breakpoints;  /* on instructions: care is needed near them */
 	uint64_t lin_mask; /* of linear addresses: all ones in 64-bit mode, else 32 bits */
 	uint64_t ip_mask;  /* of RIP: 64, 32 or 16 bits */
 	uint64_t seg_base[SEG_NR]; /* as address generation adds it: 0 for ES to DS in 64-bit mode */
@@ -68,7 +73,7 @@ struct soft_cpu {
 
 	bool vendor_amd; /* of the CPUID the guest sees: the manuals differ in places */
 	const struct cpuid_model *cpuid; /* the engine's */
-	bool large_pages; /* some TLB entry is part of a page over 4 KiB */
+	uint64_t large[2][16]; /* where TLB entries may be parts of pages over 4 KiB */
 	bool split_locked; /* this vCPU holds the lock of rmw_lock (access.h) */
 	bool break_block; /* the running block may have changed: look it up anew */
 	struct engine *engine;
@@ -99,6 +104,7 @@ struct soft_cpu {
 	uint8_t *rom_sink; /* a page that swallows writes to ROM */
 	const struct insn *insn; /* in flight */
 	struct tlb tlb;
+	struct bt_cpu bt;
 };
 
 /* ---- leaving an instruction (interp.c) ---- */
@@ -128,6 +134,8 @@ void cpu_update_mode(struct soft_cpu *c);
 /* After CR3, CR0.PG/WP, CR4.PAE/PGE/..., EFER.NXE changed. */
 void cpu_flush_tlb(struct soft_cpu *c, bool keep_global);
 
+/* Remembers that a TLB entry is part of a large page, for INVLPG. */
+void cpu_note_page(struct soft_cpu *c, uint64_t gva, const struct mmu_page *page);
 /* INVLPG's work: drops translations of one page, whatever its size. */
 void cpu_flush_page(struct soft_cpu *c, uint64_t gva);
 
@@ -175,6 +183,26 @@ void cpu_push(struct soft_cpu *c, uint64_t value, unsigned size);
 uint64_t cpu_pop(struct soft_cpu *c, unsigned size);
 /* Mask of the stack pointer: 16, 32 or 64 bits by SS.B and mode. */
 uint64_t cpu_stack_mask(const struct soft_cpu *c);
+
+/* ---- the translator's part (cpu/bt); called when c->translator is set ---- */
+
+/* Runs translated code at s.rip until something has to be looked at, or interprets a block. */
+void bt_run(struct soft_cpu *c);
+/* A store to [gpa, gpa + len) is about to be made by other means than translated code. */
+void bt_note_write(struct soft_cpu *c, uint64_t gpa, unsigned len);
+/* Must stores to this page be announced by bt_note_write? */
+bool bt_page_has_code(const struct soft_cpu *c, uint64_t gpa);
+/* The TLB was flushed. */
+void bt_flush_pages(struct soft_cpu *c, bool keep_global);
+void bt_flush_page(struct soft_cpu *c, uint64_t gva);
+/* VCPU_REQ_ENGINE. */
+void bt_take_request(struct soft_cpu *c);
+
+/* What the translator calls (interp.c, memory.c, block.c). */
+void interp_run_block(struct soft_cpu *c);
+/* Translates one access of at most size bytes within a page and fills the TLB; raises #PF. */
+void cpu_fill_tlb(struct soft_cpu *c, uint64_t gva, unsigned size, bool write,
+		  enum mmu_class class);
 
 /* ---- system instructions (the files in sys) ---- */
 

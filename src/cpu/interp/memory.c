@@ -98,20 +98,20 @@ struct target {
 static void fill_tlb(struct soft_cpu *c, uint64_t gva, enum mmu_class class,
 		     const struct mmu_page *page, uint8_t *hva_page, enum mem_kind kind)
 {
-	bool write = kind == MEM_RAM && page->writable && !blocks_page_is_code(c, page->gpa);
+	bool write = kind == MEM_RAM && page->writable && !blocks_page_is_code(c, page->gpa) &&
+		     !(c->translator && bt_page_has_code(c, page->gpa));
 
 	if (c->watching && page_is_watched(c, gva)) {
 		tlb_flush_page(&c->tlb, gva);
 		return;
 	}
 	tlb_fill(&c->tlb, class, gva, page, hva_page, write);
-	if (page->page_shift > MEM_PAGE_SHIFT)
-		c->large_pages = true;
+	cpu_note_page(c, gva, page);
 }
 
 /* Translates one access within a page. */
-static struct target resolve(struct soft_cpu *c, uint64_t gva, enum mmu_access access,
-			     enum mmu_class class)
+static struct target resolve(struct soft_cpu *c, uint64_t gva, unsigned len,
+			     enum mmu_access access, enum mmu_class class)
 {
 	struct mmu_page page;
 	uint32_t error;
@@ -124,13 +124,21 @@ static struct target resolve(struct soft_cpu *c, uint64_t gva, enum mmu_access a
 	t.gpa = page.gpa;
 	uint8_t *hva = mem_page(c->mem, page.gpa, &kind);
 	t.hva = hva ? hva + (page.gpa & ~PAGE_MASK) : NULL;
-	if (kind == MEM_RAM && access == MMU_WRITE)
+	if (kind == MEM_RAM && access == MMU_WRITE) {
 		blocks_note_write(c, page.gpa);
+		if (c->translator)
+			bt_note_write(c, page.gpa, len);
+	}
 	if (kind != MEM_NONE)
 		fill_tlb(c, gva, class, &page, hva, kind);
 	if (kind == MEM_ROM && access == MMU_WRITE)
 		t.hva = c->rom_sink + (page.gpa & ~PAGE_MASK); /* writes to ROM go nowhere */
 	return t;
+}
+
+void cpu_fill_tlb(struct soft_cpu *c, uint64_t gva, unsigned size, bool write, enum mmu_class class)
+{
+	resolve(c, gva, size, write ? MMU_WRITE : MMU_READ, class);
 }
 
 /* A range of at most 4096 bytes as one or two parts, both resolved before anything is touched. */
@@ -146,13 +154,14 @@ static struct parts resolve_range(struct soft_cpu *c, uint64_t gva, unsigned len
 	struct parts p = {.count = 1, .len = {len, 0}};
 	unsigned room = MEM_PAGE_BYTES - (gva & ~PAGE_MASK);
 
-	p.t[0] = resolve(c, gva, access, class);
+	p.t[0] = resolve(c, gva, len < room ? len : room, access, class);
 	if (len > room) {
 		p.len[0] = room;
 		p.len[1] = len - room;
 		p.count = 2;
 		uint64_t next = (gva & PAGE_MASK) + MEM_PAGE_BYTES;
-		p.t[1] = resolve(c, cpu_in_long_mode(&c->s) ? next : (uint32_t)next, access, class);
+		p.t[1] = resolve(c, cpu_in_long_mode(&c->s) ? next : (uint32_t)next, p.len[1],
+				 access, class);
 	}
 	return p;
 }

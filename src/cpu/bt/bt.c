@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu/bt/bt.h"
+
+#include <asm/prctl.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cpu/bt/engine_bt.h"
+#include "cpu/hostexec/hostexec.h"
+#include "cpu/interp/block.h"
+#include "cpu/interp/soft_engine.h"
+
+/*
+ * The translating engine: finds or makes the block at RIP, enters it, and takes up what comes out
+ * of translated code: missed accesses, helpers, links to be made. The loops around it, events and
+ * exits are the interpreter's (interp.c).
+ *
+ * Several vCPUs share one cache. Whoever changes it holds bt->lock. Two changes concern vCPUs that
+ * run meanwhile: a page about to be translated must not be writable through another vCPU's TLB, and
+ * nobody may be in translated code when everything is flushed. For both the changer asks the other
+ * vCPUs (VCPU_REQ_ENGINE) and waits until each has answered or is outside of run(). A vCPU that
+ * waits for the lock answers, too, so two changers cannot wait for each other.
+ */
+enum { CODE_BYTES_DEFAULT = 64 << 20 };
+
+/* ---- threads ---- */
+
+#ifndef HWCAP2_FSGSBASE
+#define HWCAP2_FSGSBASE (1 << 1)
+#endif
+
+/* %gs of the calling thread points at its vCPU. Signals stay blocked on vCPU threads that run
+ * translated code: the guest's stack pointer is in RSP, so no handler may run there. */
+static void bind_thread(struct soft_cpu *c)
+{
+	static _Thread_local struct soft_cpu *bound;
+
+	if (bound == c)
+		return;
+	sigset_t all;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+		__asm__ volatile("wrgsbase %0" ::"r"(c));
+	else
+		syscall(SYS_arch_prctl, ARCH_SET_GS, c);
+	bound = c;
+}
+
+/* ---- requests between vCPUs ---- */
+
+static void forget_writes_to_code(struct soft_cpu *c)
+{
+	for (unsigned k = 0; k < MMU_CLASS_NR; k++)
+		for (unsigned n = 0; n < TLB_ENTRIES; n++)
+			if (bt_has_code(c->translator, c->tlb.data[k][n].gpa))
+				c->tlb.data[k][n].write = tlb_empty_tag(n);
+}
+
+void bt_take_request(struct soft_cpu *c)
+{
+	if (!(atomic_load(&c->vcpu.requests) & VCPU_REQ_ENGINE))
+		return;
+	vcpu_unrequest(&c->vcpu, VCPU_REQ_ENGINE);
+	forget_writes_to_code(c);
+	atomic_fetch_add(&c->bt.acked, 1);
+	/* A flush of everything may be going on: whoever asked holds the lock until it is over. */
+	if (atomic_load(&c->translator->flushing) && c->translator->flusher != c) {
+		pthread_mutex_lock(&c->translator->lock);
+		pthread_mutex_unlock(&c->translator->lock);
+	}
+}
+
+static void lock(struct soft_cpu *c)
+{
+	while (pthread_mutex_trylock(&c->translator->lock) != 0) {
+		bt_take_request(c);
+		__builtin_ia32_pause();
+	}
+}
+
+static void unlock(struct soft_cpu *c)
+{
+	pthread_mutex_unlock(&c->translator->lock);
+}
+
+/* Waits until every other vCPU has seen to its request or is not in run(). The lock is held. */
+static void ask_others(struct soft_cpu *c)
+{
+	struct bt *bt = c->translator;
+
+	for (unsigned n = 0; n < bt->cpu_count; n++) {
+		struct soft_cpu *o = bt->cpus[n];
+		if (o == c)
+			continue;
+		uint32_t before = atomic_load(&o->bt.acked);
+		vcpu_request(&o->vcpu, VCPU_REQ_ENGINE);
+		while (atomic_load(&o->in_run) && atomic_load(&o->bt.acked) == before)
+			__builtin_ia32_pause();
+	}
+}
+
+static void flush_all(struct soft_cpu *c)
+{
+	struct bt *bt = c->translator;
+
+	bt->flusher = c;
+	atomic_store(&bt->flushing, true);
+	ask_others(c);
+	bt_cache_flush(bt);
+	atomic_fetch_add(&bt->flushes, 1);
+	atomic_store(&bt->flushing, false);
+}
+
+/* From now on stores to the page at gpa are announced by bt_note_write. */
+static void mark_page(struct soft_cpu *c, uint64_t gpa)
+{
+	struct bt *bt = c->translator;
+	uint64_t page = gpa >> MEM_PAGE_SHIFT;
+
+	if (atomic_load(&bt->marked[page]))
+		return;
+	atomic_store(&bt->marked[page], 1);
+	tlb_forbid_writes(&c->tlb, gpa);
+	ask_others(c);
+}
+
+bool bt_page_has_code(const struct soft_cpu *c, uint64_t gpa)
+{
+	return bt_has_code(c->translator, gpa);
+}
+
+void bt_note_write(struct soft_cpu *c, uint64_t gpa, unsigned len)
+{
+	if (!bt_has_code(c->translator, gpa))
+		return;
+	lock(c);
+	if (bt_invalidate(c->translator, gpa, len))
+		c->break_block = true;
+	unlock(c);
+}
+
+/* ---- which code page is where ---- */
+
+void bt_flush_pages(struct soft_cpu *c, bool keep_global)
+{
+	struct bt_cpu *k = &c->bt;
+
+	if (!keep_global || k->fills > BT_FILLED_MAX) {
+		memset(k->page_id, 0, sizeof(k->page_id));
+	} else {
+		for (unsigned n = 0; n < k->fills; n++)
+			k->page_id[k->filled[n] / BT_CODE_PAGES][k->filled[n] % BT_CODE_PAGES] = 0;
+	}
+	k->fills = 0;
+}
+
+void bt_flush_page(struct soft_cpu *c, uint64_t gva)
+{
+	for (unsigned m = 0; m < BT_MODES; m++)
+		c->bt.page_id[m][(gva >> MEM_PAGE_SHIFT) % BT_CODE_PAGES] = 0;
+}
+
+static void set_page_id(struct soft_cpu *c, uint64_t gva, uint32_t id, bool global)
+{
+	struct bt_cpu *k = &c->bt;
+	unsigned slot = k->mode * BT_CODE_PAGES + (gva >> MEM_PAGE_SHIFT) % BT_CODE_PAGES;
+
+	(&k->page_id[0][0])[slot] = id;
+	if (!global) {
+		if (k->fills < BT_FILLED_MAX)
+			k->filled[k->fills] = (uint16_t)slot;
+		k->fills++;
+	}
+}
+
+/* ---- modes ---- */
+
+static bool full_segment(const struct soft_cpu *c, enum seg_reg n)
+{
+	const struct segment *s = &c->s.seg[n];
+
+	return s->limit == UINT32_MAX && !(s->attr & SEG_UNUSABLE) &&
+	       (s->attr & (SEG_TYPE_CODE | SEG_TYPE_DC | SEG_TYPE_WR)) == SEG_TYPE_WR;
+}
+
+/* 0: this mode is left to the interpreter. */
+static uint16_t mode_key(const struct soft_cpu *c)
+{
+	const struct cpu_state *s = &c->s;
+	uint16_t key = (uint16_t)(MODE_KEY_VALID | c->data_class * MODE_KEY_CLASS);
+	const uint8_t flat = 1 << SEG_ES | 1 << SEG_SS | 1 << SEG_DS;
+	uint32_t mxcsr;
+
+	if (c->align_check || c->mode == MODE_16)
+		return 0;
+	if (c->mode == MODE_64) {
+		key |= MODE_KEY_64;
+	} else {
+		if (!(s->cr0 & CR0_PE) || (s->rflags & FLAG_VM) || (c->seg_flat & flat) != flat ||
+		    !(s->seg[SEG_SS].attr & SEG_DB) || s->seg[SEG_CS].base ||
+		    s->seg[SEG_CS].limit != UINT32_MAX)
+			return 0;
+		if (full_segment(c, SEG_FS))
+			key |= MODE_KEY_FS;
+		if (full_segment(c, SEG_GS))
+			key |= MODE_KEY_GS;
+	}
+	if (c->cpl == 3)
+		key |= MODE_KEY_CPL3;
+	else if (s->cr4 & CR4_SMAP)
+		key |= MODE_KEY_SMAP;
+	memcpy(&mxcsr, s->xsave.bytes + XSAVE_MXCSR, sizeof(mxcsr));
+	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR) &&
+	    (mxcsr & 0x1f80) == 0x1f80) {
+		key |= MODE_KEY_SSE;
+		if ((s->cr4 & CR4_OSXSAVE) && (s->xcr0 & (XCR0_SSE | XCR0_AVX)) ==
+						      (XCR0_SSE | XCR0_AVX))
+			key |= MODE_KEY_AVX;
+	}
+	return key;
+}
+
+static void find_mode(struct soft_cpu *c)
+{
+	uint16_t key = mode_key(c);
+
+	c->bt.runnable = key != 0;
+	c->bt.mode_known = true;
+	if (!key)
+		return;
+	lock(c);
+	unsigned mode = bt_mode_index(c->translator, key);
+	if (mode == BT_MODES) {
+		flush_all(c);
+		mode = bt_mode_index(c->translator, key);
+	}
+	c->bt.mode = (uint8_t)mode;
+	c->bt.mode_known = true;
+	unlock(c);
+}
+
+/* ---- finding blocks ---- */
+
+/* What translated code takes from RFLAGS. */
+static void park(struct soft_cpu *c)
+{
+	c->bt.flags = (uint32_t)(((c->s.rflags & 0xd5) | FLAG_R1) << 8 | (c->s.rflags >> 11 & 1));
+	c->bt.request_mask = (c->s.rflags & FLAG_IF) ? UINT32_MAX : ~(uint32_t)VCPU_REQ_IRQ;
+}
+
+static void unpark(struct soft_cpu *c)
+{
+	put_flags(c, (uint16_t)c->bt.flags, FLAGS_ARITH);
+}
+
+static void remember(struct soft_cpu *c, struct bt_block *b, uint64_t rip, const void *where)
+{
+	struct bt_cpu *k = &c->bt;
+	const void *jump = bt_entry(c->translator, b, ENTRY_JUMP);
+
+	k->lookup[rip % BT_LOOKUPS].rip = rip;
+	k->lookup[rip % BT_LOOKUPS].block = b;
+	k->lookup[rip % BT_LOOKUPS].where = where;
+	if (jump)
+		k->jump[k->mode][rip % BT_JUMPS] = jump;
+}
+
+static struct bt_block *find_or_translate(struct soft_cpu *c, const struct tlb_code_entry *e,
+					  uint64_t rip)
+{
+	struct bt *bt = c->translator;
+	uint64_t gpa = e->gpa & PAGE_MASK;
+
+	for (unsigned attempt = 0; attempt < 2; attempt++) {
+		bool full = true;
+		if (!c->bt.mode_known)
+			return NULL; /* flushed: from the start */
+		uint32_t page = bt_page_id(bt, rip & PAGE_MASK, gpa, c->bt.mode);
+		if (page) {
+			set_page_id(c, rip, page, e->gpa & 1);
+			struct bt_block *b = bt_block_find(bt, page, rip & ~PAGE_MASK);
+			if (b)
+				return b;
+			mark_page(c, gpa);
+			b = bt_translate(bt, c, page, rip, e->hva, &full);
+			if (b || !full)
+				return b;
+		}
+		flush_all(c);
+	}
+	return NULL;
+}
+
+/* Where to enter for s.rip; NULL: interpret. */
+static const void *find_entry(struct soft_cpu *c)
+{
+	struct bt *bt = c->translator;
+	struct bt_cpu *k = &c->bt;
+	uint64_t rip = c->s.rip;
+	struct bt_exit *x = k->exit;
+	bool link = x && x->rip == rip && x->mode == k->mode;
+
+	if (!link && k->lookup[rip % BT_LOOKUPS].rip == rip) {
+		struct bt_block *b = k->lookup[rip % BT_LOOKUPS].block;
+		if (b && !b->dead && b->mode == k->mode &&
+		    k->page_id[k->mode][(rip >> MEM_PAGE_SHIFT) % BT_CODE_PAGES] == b->page)
+			return k->lookup[rip % BT_LOOKUPS].where;
+	}
+	const struct tlb_code_entry *e = block_fetch_page(c, rip);
+	if ((e->gpa >> MEM_PAGE_SHIFT) >= bt->gpa_pages)
+		return NULL;
+	enum mem_kind kind;
+	if (!mem_page(c->mem, e->gpa & PAGE_MASK, &kind))
+		return NULL;
+	lock(c);
+	x = k->exit; /* a flush while waiting has cleared it */
+	struct bt_block *b = k->mode_known ? find_or_translate(c, e, rip) : NULL;
+	const void *where = b ? bt_entry(bt, b, ENTRY_PARKED) : NULL;
+	if (b && where) {
+		if (link && x && k->exit == x)
+			bt_link(bt, x, b);
+		remember(c, b, rip, where);
+	}
+	k->exit = NULL;
+	unlock(c);
+	return where;
+}
+
+void bt_run(struct soft_cpu *c)
+{
+	struct bt *bt = c->translator;
+
+	bind_thread(c);
+	if (!c->bt.mode_known)
+		find_mode(c);
+	if (!c->bt.runnable || (c->mode == MODE_64 && !cpu_is_canonical(c->s.rip))) {
+		c->bt.exit = NULL;
+		interp_run_block(c);
+		return;
+	}
+	const void *where = find_entry(c);
+	c->bt.exit = NULL;
+	if (!where) {
+		if (c->bt.mode_known)
+			interp_run_block(c);
+		return;
+	}
+	/* Asked meanwhile, perhaps to stay out: look again at the boundary. */
+	if (atomic_load(&c->vcpu.requests) & VCPU_REQ_ENGINE)
+		return;
+	park(c);
+	c->break_block = false;
+	bt->thunks.enter(c, where);
+	unpark(c);
+	if (c->bt.exit)
+		c->s.rip = c->bt.exit->rip;
+}
+
+/* ---- called from translated code ---- */
+
+/* One instruction by the interpreter. True: the block may go on after it. */
+static bool interpret(struct soft_cpu *c, const struct insn *i)
+{
+	uint32_t flushes = atomic_load(&c->translator->flushes);
+
+	c->insn = i;
+	c->next_rip = (c->s.rip + i->length) & c->ip_mask;
+	c->break_block = false;
+	i->fn(c, i);
+	c->s.rip = c->next_rip;
+	park(c);
+	return !(i->flags & INSN_END) && !c->break_block && !c->careful && !c->s.shadow &&
+	       !c->pending_dr6 && flushes == atomic_load(&c->translator->flushes);
+}
+
+const void *bt_helper(struct soft_cpu *c, const struct insn *i)
+{
+	unpark(c);
+	return interpret(c, i) ? (const void *)c->bt.resume : NULL;
+}
+
+const void *bt_slow(struct soft_cpu *c, uint64_t gva, const struct bt_access *a)
+{
+	uint32_t flushes = atomic_load(&c->translator->flushes);
+	const struct tlb_entry *e = &c->tlb.data[a->class][tlb_index(gva)];
+	uint64_t room = MEM_PAGE_BYTES - (gva & ~PAGE_MASK);
+
+	unpark(c);
+	c->s.rip = a->rip;
+	/* A plain miss: fill the TLB and probe again. */
+	if (room >= a->size && !tlb_hit(a->write ? e->write : e->read, gva, a->size) &&
+	    (c->mode != MODE_64 || cpu_is_canonical(gva))) {
+		c->break_block = false;
+		cpu_fill_tlb(c, gva, a->size, a->write, (enum mmu_class)a->class);
+		if (tlb_hit(a->write ? e->write : e->read, gva, a->size) && !c->break_block &&
+		    flushes == atomic_load(&c->translator->flushes))
+			return (const uint8_t *)a + a->retry;
+	}
+	const struct block *one = block_find_one(c);
+	const uint8_t *done = (const uint8_t *)a + a->done;
+	bool goes_on = a->done;
+	return interpret(c, one->insn) && goes_on ? done : NULL;
+}
+
+/* ---- the engine ---- */
+
+static int bt_probe(struct error *why)
+{
+	(void)why;
+	return 0;
+}
+
+static void bt_destroy(struct engine *e)
+{
+	if (e && e->translator) {
+		bt_cache_destroy(e->translator);
+		pthread_mutex_destroy(&e->translator->lock);
+		free(e->translator);
+	}
+	soft_destroy(e);
+}
+
+static int bt_create(const struct engine_config *config, struct engine **out, struct error *err)
+{
+	struct engine *e;
+	int r = soft_create(config, &engine_bt, &e, err);
+
+	if (r < 0)
+		return r;
+	struct bt *bt = e->translator = calloc(1, sizeof(*e->translator));
+	if (!bt) {
+		bt_destroy(e);
+		return error_set(err, -ENOMEM, "bt: out of memory");
+	}
+	pthread_mutex_init(&bt->lock, NULL);
+	bt->has_avx = hostexec_supports(ZYDIS_ISA_SET_AVX);
+	r = bt_cache_create(bt, config->mem, CODE_BYTES_DEFAULT, err);
+	if (r < 0) {
+		bt_destroy(e);
+		return r;
+	}
+	*out = e;
+	return 0;
+}
+
+static int bt_vcpu_create(struct engine *e, unsigned index, const struct vcpu_board *board,
+			  struct vcpu **out, struct error *err)
+{
+	struct bt *bt = e->translator;
+
+	if (bt->cpu_count == BT_CPUS_MAX)
+		return error_set(err, -EINVAL, "bt: at most %d vCPUs", BT_CPUS_MAX);
+	int r = soft_vcpu_create(e, index, board, out, err);
+	if (r < 0)
+		return r;
+	struct soft_cpu *c = (struct soft_cpu *)*out;
+	__asm__("stmxcsr %0" : "=m"(c->bt.host_mxcsr));
+	bt_cpu_reset(bt, c);
+	pthread_mutex_lock(&bt->lock);
+	bt->cpus[bt->cpu_count++] = c;
+	pthread_mutex_unlock(&bt->lock);
+	c->translator = bt;
+	return 0;
+}
+
+const struct engine_ops engine_bt = {
+	.name = "bt",
+	.probe = bt_probe,
+	.create = bt_create,
+	.destroy = bt_destroy,
+	.vcpu_create = bt_vcpu_create,
+	.vcpu_destroy = soft_vcpu_destroy,
+	.run = soft_run,
+	.get_state = soft_get_state,
+	.set_state = soft_set_state,
+	.set_debug = soft_set_debug,
+	.translate = soft_translate,
+};

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HANOK_CPU_BT_BT_CPU_H
+#define HANOK_CPU_BT_BT_CPU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * What translated code keeps for one vCPU beside its architectural state; part of struct soft_cpu,
+ * reached through %gs at fixed offsets (bt.h explains).
+ */
+enum {
+	BT_MODES = 8,	      /* translation modes in use at a time */
+	BT_CODE_PAGES = 1024, /* slots of page_id, a mode */
+	BT_JUMPS = 4096,      /* slots of jump, a mode */
+	BT_FILLED_MAX = 512,
+	BT_LOOKUPS = 1024,
+};
+
+struct bt_exit;
+struct bt_block;
+
+struct bt_cpu {
+	uint64_t host_rsp;
+	uint64_t resume;  /* where a thunk goes on in translated code */
+	uint64_t scratch; /* the target of a CALL through memory */
+	uint32_t flags;	  /* parked arithmetic flags: AX after LAHF and SETO AL */
+	uint32_t vec_loaded; /* guest XMM and YMM registers and MXCSR are in the host's */
+	uint32_t host_mxcsr;
+	uint32_t request_mask; /* requests worth leaving for: not interrupts while IF is clear */
+	struct bt_exit *exit; /* of a direct jump that is not linked yet, or NULL */
+
+	uint8_t mode;	 /* index of the translation mode; valid when mode_known */
+	bool mode_known; /* cleared by cpu_update_mode */
+	bool runnable;	 /* this mode is translated at all */
+
+	/* Which code page (by its id, see cache.c) is mapped at a gva now; 0: not known. */
+	uint32_t page_id[BT_MODES][BT_CODE_PAGES];
+	/* Slots of page_id filled since the last flush: mode * BT_CODE_PAGES + index. */
+	uint16_t filled[BT_FILLED_MAX];
+	unsigned fills;
+
+	/* Blocks that C has entered, to enter them again without the lock. */
+	struct {
+		uint64_t rip;
+		struct bt_block *block;
+		const void *where;
+	} lookup[BT_LOOKUPS];
+
+	_Atomic uint32_t acked; /* requests of other vCPUs seen to (bt.c) */
+
+	/* Where indirect jumps go, by the low bits of RIP: a checking entry of some block. */
+	const void *jump[BT_MODES][BT_JUMPS];
+};
+
+#endif

@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu/bt/translate.h"
+#include "cpu/hostexec/hostexec.h"
+
+/*
+ * What the translator does with an instruction. Only what is known to be harmless and to mean the
+ * same in host code is copied: a list of general-purpose mnemonics, and the vector instruction sets
+ * apart from those that touch memory in ways of their own. All else is a helper.
+ */
+static bool is_general(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_MOV:
+	case ZYDIS_MNEMONIC_MOVZX:
+	case ZYDIS_MNEMONIC_MOVSX:
+	case ZYDIS_MNEMONIC_MOVSXD:
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_ADC:
+	case ZYDIS_MNEMONIC_SBB:
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_SUB:
+	case ZYDIS_MNEMONIC_XOR:
+	case ZYDIS_MNEMONIC_CMP:
+	case ZYDIS_MNEMONIC_TEST:
+	case ZYDIS_MNEMONIC_INC:
+	case ZYDIS_MNEMONIC_DEC:
+	case ZYDIS_MNEMONIC_NEG:
+	case ZYDIS_MNEMONIC_NOT:
+	case ZYDIS_MNEMONIC_XCHG:
+	case ZYDIS_MNEMONIC_XADD:
+	case ZYDIS_MNEMONIC_CMPXCHG:
+	case ZYDIS_MNEMONIC_CMPXCHG8B:
+	case ZYDIS_MNEMONIC_CMPXCHG16B:
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHRD:
+	case ZYDIS_MNEMONIC_MUL:
+	case ZYDIS_MNEMONIC_IMUL:
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+	case ZYDIS_MNEMONIC_BSF:
+	case ZYDIS_MNEMONIC_BSR:
+	case ZYDIS_MNEMONIC_BSWAP:
+	case ZYDIS_MNEMONIC_CBW:
+	case ZYDIS_MNEMONIC_CWDE:
+	case ZYDIS_MNEMONIC_CDQE:
+	case ZYDIS_MNEMONIC_CWD:
+	case ZYDIS_MNEMONIC_CDQ:
+	case ZYDIS_MNEMONIC_CQO:
+	case ZYDIS_MNEMONIC_LAHF:
+	case ZYDIS_MNEMONIC_SAHF:
+	case ZYDIS_MNEMONIC_CLC:
+	case ZYDIS_MNEMONIC_STC:
+	case ZYDIS_MNEMONIC_CMC:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool is_vector_class(ZydisRegisterClass k)
+{
+	return k == ZYDIS_REGCLASS_XMM || k == ZYDIS_REGCLASS_YMM;
+}
+
+static bool is_gpr_class(ZydisRegisterClass k)
+{
+	return k == ZYDIS_REGCLASS_GPR8 || k == ZYDIS_REGCLASS_GPR16 ||
+	       k == ZYDIS_REGCLASS_GPR32 || k == ZYDIS_REGCLASS_GPR64;
+}
+
+static unsigned gpr_number(ZydisRegister r)
+{
+	ZydisRegister wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
+
+	return (unsigned)ZydisRegisterGetId(wide);
+}
+
+/* Fills in what an instruction does to registers and memory. False: something in it is not for
+ * copied code. */
+static bool look_at_operands(struct item *it)
+{
+	bool fine = true;
+
+	for (unsigned k = 0; k < it->d.z.operand_count; k++) {
+		const ZydisDecodedOperand *op = &it->d.op[k];
+
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+			if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
+				continue;
+			if (op->mem.type != ZYDIS_MEMOP_TYPE_MEM ||
+			    op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
+				fine = false;
+			it->mem_bytes = op->size / 8;
+			it->mem_read = op->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
+			it->mem_write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+			continue;
+		}
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		ZydisRegisterClass class = ZydisRegisterGetClass(op->reg.value);
+		if (is_vector_class(class)) {
+			it->vec = true;
+		} else if (is_gpr_class(class)) {
+			unsigned n = gpr_number(op->reg.value);
+			bool high = op->reg.value >= ZYDIS_REGISTER_AH &&
+				    op->reg.value <= ZYDIS_REGISTER_BH;
+			if (op->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
+				it->reads |= 1u << n;
+			if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) {
+				it->writes |= 1u << n;
+				/* Part of the register, or perhaps not at all: the rest is kept. */
+				if (op->size < 32 ||
+				    !(op->actions & ZYDIS_OPERAND_ACTION_WRITE))
+					it->reads |= 1u << n;
+			}
+			if (high && (it->i.flags & INSN_MEM))
+				fine = false; /* a copy with REX would mean SPL to DIL */
+		} else if (class != ZYDIS_REGCLASS_FLAGS && class != ZYDIS_REGCLASS_IP) {
+			fine = false; /* x87, MMX, segment, control, mask registers */
+		}
+	}
+	if (it->i.base < GPR_NR)
+		it->address |= 1u << it->i.base;
+	if (it->i.index < GPR_NR)
+		it->address |= 1u << it->i.index;
+	return fine;
+}
+
+static bool shifts_by_cl(const struct item *it)
+{
+	switch (it->i.mnemonic) {
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+		return it->i.reg[1] != REG_NONE || (it->i.imm & 31) == 0;
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHRD:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void look_at_flags(struct item *it)
+{
+	const ZydisAccessedFlags *f = it->d.z.cpu_flags;
+
+	if (!f)
+		return;
+	it->flags_read = f->tested & FLAGS_ARITH;
+	it->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_ARITH;
+	/* A count of zero leaves all flags alone. */
+	if (shifts_by_cl(it))
+		it->flags_read = FLAGS_ARITH;
+	if (it->i.mnemonic == ZYDIS_MNEMONIC_LAHF)
+		it->flags_read = FLAGS_ARITH & ~FLAG_OF;
+}
+
+/* ---- kinds ---- */
+
+static bool condition_code(const struct item *it)
+{
+	return it->d.z.meta.category == ZYDIS_CATEGORY_CMOV ||
+	       it->d.z.meta.category == ZYDIS_CATEGORY_SETCC;
+}
+
+/* Vector and bit-manipulation instructions that touch memory plainly, if at all. */
+static bool is_plain_extension(const struct trans *t, const struct item *it)
+{
+	ZydisISASet set = it->d.z.meta.isa_set;
+
+	switch (it->i.mnemonic) {
+	case ZYDIS_MNEMONIC_MASKMOVDQU:
+	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+	case ZYDIS_MNEMONIC_VMASKMOVPS:
+	case ZYDIS_MNEMONIC_VMASKMOVPD:
+	case ZYDIS_MNEMONIC_VPMASKMOVD:
+	case ZYDIS_MNEMONIC_VPMASKMOVQ:
+	case ZYDIS_MNEMONIC_LDMXCSR:
+	case ZYDIS_MNEMONIC_STMXCSR:
+	case ZYDIS_MNEMONIC_VLDMXCSR:
+	case ZYDIS_MNEMONIC_VSTMXCSR:
+		return false;
+	default:
+		break;
+	}
+	if (!hostexec_supports(set))
+		return false;
+	switch (set) {
+	case ZYDIS_ISA_SET_POPCNT:
+	case ZYDIS_ISA_SET_LZCNT:
+	case ZYDIS_ISA_SET_BMI1:
+	case ZYDIS_ISA_SET_BMI2:
+	case ZYDIS_ISA_SET_ADOX_ADCX:
+	case ZYDIS_ISA_SET_MOVBE:
+		return true;
+	case ZYDIS_ISA_SET_SSE42:
+		if (it->i.mnemonic == ZYDIS_MNEMONIC_CRC32)
+			return true;
+		break;
+	case ZYDIS_ISA_SET_AVX2GATHER:
+	case ZYDIS_ISA_SET_I86:
+	case ZYDIS_ISA_SET_I186:
+	case ZYDIS_ISA_SET_I386:
+	case ZYDIS_ISA_SET_I486:
+	case ZYDIS_ISA_SET_PPRO:
+	case ZYDIS_ISA_SET_X87:
+	case ZYDIS_ISA_SET_FCMOV:
+	case ZYDIS_ISA_SET_SSE3X87:
+	case ZYDIS_ISA_SET_PENTIUMMMX:
+	case ZYDIS_ISA_SET_CLFSH:
+	case ZYDIS_ISA_SET_CLFLUSHOPT:
+	case ZYDIS_ISA_SET_CLWB:
+		return false;
+	default:
+		break;
+	}
+	bool vex = it->d.z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+	if (!it->vec && it->i.mnemonic != ZYDIS_MNEMONIC_VZEROUPPER &&
+	    it->i.mnemonic != ZYDIS_MNEMONIC_VZEROALL)
+		return false;
+	return t->key & (vex ? MODE_KEY_AVX : MODE_KEY_SSE);
+}
+
+static bool unaligned_is_fine(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Operands that raise #GP where they are not aligned (SDM Vol. 2, 2.4). */
+static uint8_t alignment(const struct item *it)
+{
+	if (it->i.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
+		return 16;
+	switch (it->d.z.meta.exception_class) {
+	case ZYDIS_EXCEPTION_CLASS_AVX1:
+		return (uint8_t)it->mem_bytes;
+	case ZYDIS_EXCEPTION_CLASS_SSE1:
+	case ZYDIS_EXCEPTION_CLASS_SSE2:
+	case ZYDIS_EXCEPTION_CLASS_SSE4:
+	case ZYDIS_EXCEPTION_CLASS_SSE5:
+	case ZYDIS_EXCEPTION_CLASS_SSE3:
+		return it->mem_bytes == 16 && !unaligned_is_fine(it->i.mnemonic) ? 16 : 0;
+	default:
+		return it->vec && it->mem_bytes >= 16 &&
+				       it->d.z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+				       !unaligned_is_fine(it->i.mnemonic)
+			       ? 16
+			       : 0;
+	}
+}
+
+/* Can the operand's address be formed by one LEA and perhaps a segment base? */
+static bool plain_address(const struct trans *t, const struct item *it)
+{
+	const struct insn *i = &it->i;
+	bool wide = t->key & MODE_KEY_64;
+
+	if (i->addr_bytes == 2)
+		return false;
+	if (wide && i->addr_bytes == 4 && (i->seg == SEG_FS || i->seg == SEG_GS))
+		return false;
+	if (!fits32(i->disp))
+		return false;
+	if (!wide) {
+		if (i->seg == SEG_CS)
+			return false;
+		if (i->seg == SEG_FS && !(t->key & MODE_KEY_FS))
+			return false;
+		if (i->seg == SEG_GS && !(t->key & MODE_KEY_GS))
+			return false;
+	}
+	return i->index != 4; /* VSIB is excluded elsewhere; RSP is no index */
+}
+
+static enum kind memory_kind(const struct trans *t, struct item *it)
+{
+	uint16_t homes = (it->reads | it->writes) & HOME_MASK;
+
+	if (!plain_address(t, it) || it->mem_bytes == 0 || it->mem_bytes > 32)
+		return KIND_HELPER;
+	if (homes == HOME_MASK)
+		return KIND_HELPER;
+	/* Unparking needs T_INDEX, too. */
+	if (homes && (it->flags_read || (it->flags_written && it->flags_written != FLAGS_ARITH)))
+		return KIND_HELPER;
+	switch (it->i.mnemonic) {
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		if (it->i.reg[1] != REG_NONE)
+			return KIND_HELPER; /* reaches beyond its operand */
+		break;
+	default:
+		break;
+	}
+	it->align = alignment(it);
+	return it->d.z.raw.modrm.offset ? KIND_MEMORY : KIND_MOFFS;
+}
+
+static bool is_far(const struct item *it)
+{
+	return it->d.z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+}
+
+static enum kind branch_kind(const struct trans *t, const struct item *it)
+{
+	bool relative = it->d.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	bool wide = t->key & MODE_KEY_64;
+	unsigned want = wide ? 8 : 4;
+
+	if (is_far(it) || it->i.width != want)
+		return KIND_HELPER_END;
+	switch (it->i.mnemonic) {
+	case ZYDIS_MNEMONIC_JMP:
+		if (relative)
+			return KIND_JUMP;
+		return (it->i.flags & INSN_MEM) && !plain_address(t, it) ? KIND_HELPER_END
+									 : KIND_JUMP_IND;
+	case ZYDIS_MNEMONIC_CALL:
+		if (relative)
+			return KIND_CALL;
+		return (it->i.flags & INSN_MEM) && !plain_address(t, it) ? KIND_HELPER_END
+									 : KIND_CALL_IND;
+	case ZYDIS_MNEMONIC_RET:
+		return KIND_RET;
+	default:
+		return it->d.z.meta.category == ZYDIS_CATEGORY_COND_BR &&
+				       it->i.mnemonic != ZYDIS_MNEMONIC_JCXZ &&
+				       it->i.mnemonic != ZYDIS_MNEMONIC_JECXZ &&
+				       it->i.mnemonic != ZYDIS_MNEMONIC_JRCXZ &&
+				       it->i.mnemonic != ZYDIS_MNEMONIC_LOOP &&
+				       it->i.mnemonic != ZYDIS_MNEMONIC_LOOPE &&
+				       it->i.mnemonic != ZYDIS_MNEMONIC_LOOPNE
+			       ? KIND_JCC
+			       : KIND_HELPER_END;
+	}
+}
+
+static bool is_prefetch(const struct item *it)
+{
+	return it->d.z.meta.category == ZYDIS_CATEGORY_PREFETCH;
+}
+
+/* PUSH and POP of the mode's own width, general registers, immediates or memory. */
+static bool plain_stack(const struct trans *t, const struct item *it)
+{
+	unsigned want = t->key & MODE_KEY_64 ? 8 : 4;
+
+	if (it->i.width != want || (it->i.flags & INSN_MEM))
+		return false;
+	if (it->d.op[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
+		return is_gpr_class(ZydisRegisterGetClass(it->d.op[0].reg.value));
+	return it->d.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
+static enum kind special_kind(const struct trans *t, const struct item *it)
+{
+	switch (it->i.mnemonic) {
+	case ZYDIS_MNEMONIC_NOP:
+	case ZYDIS_MNEMONIC_PAUSE:
+		return KIND_NOP;
+	case ZYDIS_MNEMONIC_LEA:
+		return it->i.width >= 4 && plain_address(t, it) ? KIND_LEA : KIND_HELPER;
+	case ZYDIS_MNEMONIC_PUSH:
+		return plain_stack(t, it) ? KIND_PUSH : KIND_HELPER;
+	case ZYDIS_MNEMONIC_POP:
+		return plain_stack(t, it) && it->i.reg[0] != RSP ? KIND_POP : KIND_HELPER;
+	case ZYDIS_MNEMONIC_LEAVE:
+		return it->i.width == (t->key & MODE_KEY_64 ? 8 : 4) ? KIND_LEAVE : KIND_HELPER;
+	case ZYDIS_MNEMONIC_DIV:
+	case ZYDIS_MNEMONIC_IDIV:
+		return it->i.width >= 4 && !(it->i.flags & INSN_MEM) &&
+				       !((it->reads | it->writes) & HOME_MASK)
+			       ? KIND_DIVIDE
+			       : KIND_HELPER;
+	case ZYDIS_MNEMONIC_STAC:
+		return t->key & MODE_KEY_SMAP ? KIND_STAC : KIND_HELPER_END;
+	case ZYDIS_MNEMONIC_CLAC:
+		return t->key & MODE_KEY_SMAP ? KIND_CLAC : KIND_HELPER_END;
+	default:
+		return KIND_HELPER;
+	}
+}
+
+static bool is_branch(const struct item *it)
+{
+	switch (it->d.z.meta.category) {
+	case ZYDIS_CATEGORY_CALL:
+	case ZYDIS_CATEGORY_RET:
+	case ZYDIS_CATEGORY_COND_BR:
+	case ZYDIS_CATEGORY_UNCOND_BR:
+		return true;
+	default:
+		return false;
+	}
+}
+
+void classify(struct trans *t, struct item *it)
+{
+	bool fine = look_at_operands(it);
+	bool ends = it->i.flags & INSN_END;
+	enum kind helper = ends ? KIND_HELPER_END : KIND_HELPER;
+
+	look_at_flags(it);
+	if (is_branch(it)) {
+		it->kind = branch_kind(t, it);
+		return;
+	}
+	it->kind = special_kind(t, it);
+	if (is_prefetch(it))
+		it->kind = KIND_NOP;
+	if (it->kind != KIND_HELPER)
+		return;
+	/* The mode of FPU use hangs on it. */
+	if (it->i.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || it->i.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR)
+		helper = KIND_HELPER_END;
+	bool copyable = fine && !ends &&
+			(is_general(it->i.mnemonic) || condition_code(it) ||
+			 is_plain_extension(t, it));
+	if (!copyable) {
+		it->kind = helper;
+		return;
+	}
+	/* 82H is 80H once more, and gone in 64-bit mode. */
+	if (it->d.z.opcode == 0x82 && it->d.z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
+		it->kind = helper;
+		return;
+	}
+	bool one_byte_inc = !(t->key & MODE_KEY_64) && it->d.z.opcode >= 0x40 &&
+			    it->d.z.opcode <= 0x4f &&
+			    it->d.z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
+	if (it->i.flags & INSN_MEM)
+		it->kind = memory_kind(t, it);
+	else
+		it->kind = one_byte_inc ? KIND_INC_DEC : KIND_COPY;
+	if (it->kind == KIND_HELPER)
+		it->kind = helper;
+}

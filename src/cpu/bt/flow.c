@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu/bt/translate.h"
+
+/*
+ * Jumps, calls, returns, the stack, and the code behind a block: misses, exits, polls.
+ */
+
+/* An instruction with [r11 + r10] as its operand. */
+static void e_on_host(struct emit *e, bool w, uint8_t opcode, unsigned reg)
+{
+	e8(e, (uint8_t)(0x43 | w << 3 | (reg >> 3 & 1) << 2));
+	e8(e, opcode);
+	e8(e, (uint8_t)((reg & 7) << 3 | 4));
+	e8(e, (T_INDEX & 7) << 3 | (T_ADDR & 7));
+}
+
+static bool wide(const struct trans *t)
+{
+	return t->key & MODE_KEY_64;
+}
+
+static unsigned word(const struct trans *t)
+{
+	return wide(t) ? 8 : 4;
+}
+
+static void move_sp(struct trans *t, int by)
+{
+	e_lea(&t->e, wide(t), RSP, RSP, 0xff, 1, by);
+}
+
+/* ---- exits ---- */
+
+static struct bt_exit *new_exit(struct trans *t, uint64_t rip)
+{
+	struct bt_exit *x = bt_exit_new(t->bt, t->b);
+	unsigned mode = bt_mode_index(t->bt, t->key);
+
+	if (!x || mode == BT_MODES) {
+		t->failed = true;
+		return NULL;
+	}
+	x->rip = wide(t) ? rip : (uint32_t)rip;
+	x->mode = (uint8_t)mode;
+	x->flags = (uint8_t)t->flags;
+	return x;
+}
+
+/* So that the four bytes that linking changes lie in one cache line. */
+static void align_for_patch(struct emit *e, unsigned opcode_bytes)
+{
+	while ((e_here(e) + opcode_bytes) % 64 > 60)
+		e8(e, 0x90);
+}
+
+static void add_exit(struct trans *t, uint64_t rip, uint8_t *jump)
+{
+	struct bt_exit *x = new_exit(t, rip);
+	struct cold *k = add_cold(t);
+
+	if (!x)
+		return;
+	x->jump = jump;
+	k->kind = COLD_EXIT;
+	k->from = jump;
+	k->exit = x;
+}
+
+void emit_direct_exit(struct trans *t, uint64_t rip)
+{
+	align_for_patch(&t->e, 1);
+	add_exit(t, rip, e_jmp_later(&t->e));
+}
+
+static void emit_jcc(struct trans *t, const struct item *it)
+{
+	flags_to_host(t);
+	align_for_patch(&t->e, 2);
+	uint8_t *jump = e_jcc_later(&t->e, it->d.z.opcode & 15);
+	add_exit(t, it->rip + it->i.length + it->i.imm, jump);
+}
+
+/* To the rip in T_ADDR; flags are parked. */
+static void emit_indirect(struct trans *t)
+{
+	unsigned mode = bt_mode_index(t->bt, t->key);
+
+	if (mode == BT_MODES) {
+		t->failed = true;
+		return;
+	}
+	e_mov_rr32(&t->e, T_INDEX, T_ADDR);
+	e_alu_ri(&t->e, false, ALU_AND, T_INDEX, BT_JUMPS - 1);
+	e_jmp_gs_index(&t->e, T_INDEX, OFF(bt.jump) + mode * BT_JUMPS * sizeof(void *));
+}
+
+/* ---- the stack ---- */
+
+/* Stores a constant on the probed place. */
+static void store_constant(struct trans *t, uint64_t v)
+{
+	struct emit *e = &t->e;
+
+	if (!wide(t) || fits32((int64_t)v)) {
+		e_on_host(e, wide(t), 0xc7, 0);
+		e32(e, (uint32_t)v);
+	} else {
+		emit_sum(e);
+		e_mov_ri(e, T_INDEX, v);
+		e_bytes(e, "\x4d\x89\x13", 3); /* mov [r11], r10 */
+	}
+}
+
+static void store_register(struct trans *t, unsigned r)
+{
+	struct emit *e = &t->e;
+
+	if (!(1u << r & HOME_MASK)) {
+		e_on_host(e, wide(t), 0x89, r);
+		return;
+	}
+	emit_sum(e);
+	e_load(e, T_INDEX, OFF_GPR(r));
+	if (wide(t))
+		e_bytes(e, "\x4d\x89\x13", 3);
+	else
+		e_bytes(e, "\x45\x89\x13", 3);
+}
+
+static void emit_push(struct trans *t, const struct item *it)
+{
+	flags_clobber(t, it->live_after);
+	emit_probe_stack(t, it, RSP, -(int)word(t), word(t), true);
+	if (it->i.reg[0] != REG_NONE)
+		store_register(t, it->i.reg[0]);
+	else
+		store_constant(t, it->i.imm);
+	move_sp(t, -(int)word(t));
+}
+
+static void emit_pop(struct trans *t, const struct item *it)
+{
+	unsigned r = it->i.reg[0];
+
+	flags_clobber(t, it->live_after);
+	emit_probe_stack(t, it, RSP, 0, word(t), false);
+	e_on_host(&t->e, wide(t), 0x8b, r);
+	emit_homes_out(t, (uint16_t)(1u << r & HOME_MASK));
+	move_sp(t, (int)word(t));
+}
+
+static void emit_leave(struct trans *t, const struct item *it)
+{
+	flags_clobber(t, it->live_after);
+	emit_probe_stack(t, it, RBP, 0, word(t), false);
+	e_on_host(&t->e, wide(t), 0x8b, T_ADDR);
+	e_lea(&t->e, wide(t), RSP, RBP, 0xff, 1, (int)word(t));
+	e_mov_rr(&t->e, RBP, T_ADDR);
+}
+
+/* ---- calls and returns ---- */
+
+static void push_return(struct trans *t, const struct item *it)
+{
+	uint64_t back = it->rip + it->i.length;
+
+	emit_probe_stack(t, it, RSP, -(int)word(t), word(t), true);
+	store_constant(t, wide(t) ? back : (uint32_t)back);
+	move_sp(t, -(int)word(t));
+}
+
+static void emit_call(struct trans *t, const struct item *it)
+{
+	flags_clobber(t, FLAGS_ARITH);
+	push_return(t, it);
+	emit_direct_exit(t, it->rip + it->i.length + it->i.imm);
+}
+
+/* The target of an indirect branch into T_ADDR. */
+static void load_target(struct trans *t, const struct item *it)
+{
+	unsigned r = it->i.reg[0];
+
+	flags_clobber(t, FLAGS_ARITH);
+	if (r == REG_NONE) {
+		emit_probe(t, it, word(t), 0, false);
+		e_on_host(&t->e, wide(t), 0x8b, T_ADDR);
+	} else if (1u << r & HOME_MASK) {
+		e_load(&t->e, T_ADDR, OFF_GPR(r));
+	} else {
+		wide(t) ? e_mov_rr(&t->e, T_ADDR, r) : e_mov_rr32(&t->e, T_ADDR, r);
+	}
+}
+
+static void emit_call_indirect(struct trans *t, const struct item *it)
+{
+	load_target(t, it);
+	e_store(&t->e, OFF(bt.scratch), T_ADDR);
+	push_return(t, it);
+	e_load(&t->e, T_ADDR, OFF(bt.scratch));
+	emit_indirect(t);
+}
+
+static void emit_ret(struct trans *t, const struct item *it)
+{
+	flags_clobber(t, FLAGS_ARITH);
+	emit_probe_stack(t, it, RSP, 0, word(t), false);
+	e_on_host(&t->e, wide(t), 0x8b, T_ADDR);
+	move_sp(t, (int)word(t) + (uint16_t)it->i.imm);
+	emit_indirect(t);
+}
+
+void emit_flow(struct trans *t, struct item *it)
+{
+	switch (it->kind) {
+	case KIND_PUSH:
+		emit_push(t, it);
+		break;
+	case KIND_POP:
+		emit_pop(t, it);
+		break;
+	case KIND_LEAVE:
+		emit_leave(t, it);
+		break;
+	case KIND_JUMP:
+		emit_direct_exit(t, it->rip + it->i.length + it->i.imm);
+		break;
+	case KIND_JCC:
+		emit_jcc(t, it);
+		break;
+	case KIND_JUMP_IND:
+		load_target(t, it);
+		emit_indirect(t);
+		break;
+	case KIND_CALL:
+		emit_call(t, it);
+		break;
+	case KIND_CALL_IND:
+		emit_call_indirect(t, it);
+		break;
+	case KIND_RET:
+		emit_ret(t, it);
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- cold code ---- */
+
+static const uint8_t *run_address(const struct trans *t, const uint8_t *p)
+{
+	return p + t->e.run;
+}
+
+static void cold_miss(struct trans *t, const struct cold *k)
+{
+	struct emit *e = &t->e;
+	bool w = wide(t);
+
+	if (k->by_stack)
+		e_lea(e, w, T_ADDR, k->base, 0xff, 1, k->stack_disp);
+	else
+		emit_address(t, k->it);
+	uint8_t *lea = e->p;
+	e_bytes(e, "\x4c\x8d\x15\0\0\0", 7); /* lea r10, [rip + access] */
+	e_jmp(e, t->bt->thunks.slow);
+	uint8_t *done = NULL;
+	if (k->resume) {
+		done = e->p;
+		if (k->resume_flags == FLAGS_HOST || k->resume_flags == FLAGS_BOTH)
+			emit_unpark(e);
+		e_jmp(e, run_address(t, k->resume));
+	}
+	while ((uint64_t)e->p % 8 && !e->full)
+		e8(e, 0xcc);
+	if (!e->full) {
+		uint32_t rel = (uint32_t)(e->p - (lea + 7));
+		memcpy(lea + 3, &rel, 4);
+	}
+	struct bt_access a = {
+		.retry = (int32_t)(k->retry - run_address(t, e->p)),
+		.done = done ? (int32_t)(done - e->p) : 0,
+		.rip = k->it->rip,
+		.size = k->size,
+		.write = k->write,
+		.class = k->class,
+	};
+	e_bytes(e, &a, sizeof(a));
+}
+
+static void cold_exit(struct trans *t, const struct cold *k)
+{
+	struct emit *e = &t->e;
+
+	k->exit->stub = (const void *)e_here(e);
+	if (k->exit->flags == FLAGS_HOST)
+		emit_park(e);
+	e_mov_ri(e, T_INDEX, (uint64_t)k->exit);
+	e_jmp(e, t->bt->thunks.leave_link);
+}
+
+static void cold_vec(struct trans *t, const struct cold *k)
+{
+	struct emit *e = &t->e;
+
+	e_mov_ri(e, T_INDEX, (uint64_t)run_address(t, k->resume));
+	e_store(e, OFF(bt.resume), T_INDEX);
+	e_jmp(e, t->bt->thunks.load_vec);
+}
+
+static void cold_helper(struct trans *t, const struct cold *k)
+{
+	struct item it = *k->it;
+
+	t->flags = FLAGS_PARKED; /* or dead: the instruction writes them all */
+	emit_helper(t, &it, false);
+	if (k->resume_flags == FLAGS_HOST || k->resume_flags == FLAGS_BOTH)
+		emit_unpark(&t->e);
+	e_jmp(&t->e, run_address(t, k->resume));
+}
+
+void emit_cold(struct trans *t)
+{
+	for (unsigned n = 0; n < t->colds; n++) {
+		struct cold *k = &t->cold[n];
+
+		e_patch(&t->e, k->from);
+		switch (k->kind) {
+		case COLD_MISS:
+			cold_miss(t, k);
+			break;
+		case COLD_LEAVE:
+			e_mov_ri(&t->e, T_ADDR, k->rip);
+			e_jmp(&t->e, t->bt->thunks.leave);
+			break;
+		case COLD_EXIT:
+			cold_exit(t, k);
+			break;
+		case COLD_VEC:
+			cold_vec(t, k);
+			break;
+		case COLD_HELPER:
+			cold_helper(t, k);
+			break;
+		}
+	}
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu/bt/translate.h"
+
+/*
+ * The way a memory operand is reached: a probe of the software TLB, in line.
+ *
+ *	lea  r11, [the operand's address]
+ *	mov  r10d, r11d ; shr r10d, 12 - 5 ; and r10d, (entries - 1) * 32
+ *	xor  r11, gs:[tlb + r10 + tag]		offset within the page, if it is the page
+ *	cmp  r11, 4096 - size			another page, or over its end: out of line
+ *	ja   miss
+ *	mov  r10, gs:[tlb + r10 + hva]
+ *	(the instruction, with [r11 + r10])
+ *
+ * The one comparison covers a wrong tag and an access that runs over the page's end. That the host
+ * address lies in guest RAM follows from the entry (only RAM pages are ever entered) and from this
+ * comparison; nothing else in translated code forms a host address from guest values.
+ */
+enum { ENTRY_BYTES = sizeof(struct tlb_entry), ENTRY_SHIFT = 5 };
+static_assert(ENTRY_BYTES == 1 << ENTRY_SHIFT, "the index is scaled by a shift");
+
+static void emit_shr32(struct emit *e, unsigned reg, unsigned by)
+{
+	e_rex(e, false, 0, 0, reg);
+	e8(e, 0xc1);
+	e8(e, (uint8_t)(0xe8 | (reg & 7)));
+	e8(e, (uint8_t)by);
+}
+
+void emit_sum(struct emit *e)
+{
+	e_lea(e, true, T_ADDR, T_ADDR, T_INDEX, 1, 0);
+}
+
+/* With the linear address in T_ADDR. */
+static struct cold *emit_lookup(struct trans *t, unsigned size, unsigned align, bool write)
+{
+	struct emit *e = &t->e;
+	size_t table = OFF(tlb.data) + class_of_key(t->key) * sizeof(t->c->tlb.data[0]);
+
+	e_mov_rr32(e, T_INDEX, T_ADDR);
+	emit_shr32(e, T_INDEX, MEM_PAGE_SHIFT - ENTRY_SHIFT);
+	e_alu_ri(e, false, ALU_AND, T_INDEX, (TLB_ENTRIES - 1) << ENTRY_SHIFT);
+	e_gs_index(e, true, 0x33, T_ADDR, T_INDEX, 1,
+		   table + (write ? offsetof(struct tlb_entry, write)
+				  : offsetof(struct tlb_entry, read)));
+	struct cold *miss = add_cold(t);
+	miss->kind = COLD_MISS;
+	miss->size = (uint8_t)size;
+	miss->write = write;
+	miss->class = (uint8_t)class_of_key(t->key);
+	if (align) {
+		/* Two ways to miss: an unaligned operand takes the slow path, which raises #GP. */
+		struct cold *unaligned = add_cold(t);
+		*unaligned = *miss;
+		e_bytes(e, "\x41\xf6\xc3", 3); /* test r11b, imm8 */
+		e8(e, (uint8_t)(align - 1));
+		unaligned->from = e_jcc_later(e, CC_NE);
+	}
+	e_alu_ri(e, true, ALU_CMP, T_ADDR, (int32_t)(MEM_PAGE_BYTES - size));
+	miss->from = e_jcc_later(e, CC_A);
+	e_gs_index(e, true, 0x8b, T_INDEX, T_INDEX, 1, table + offsetof(struct tlb_entry, hva));
+	return miss;
+}
+
+/* A 64-bit constant that may not fit a displacement. */
+static void emit_absolute(struct emit *e, uint64_t v, bool w)
+{
+	e_mov_ri(e, T_ADDR, w ? v : (uint32_t)v);
+}
+
+void emit_address(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+	const struct insn *i = &it->i;
+	bool w = i->addr_bytes == 8;
+	bool base = i->base < GPR_NR, index = i->index < GPR_NR;
+
+	emit_homes_in(t, it->address & HOME_MASK);
+	if (i->base == REG_IP)
+		emit_absolute(e, it->rip + i->length + (uint64_t)i->disp, w);
+	else if (!base && !index)
+		emit_absolute(e, (uint64_t)i->disp, w);
+	else if (base && !index && i->disp == 0 && i->base != T_ADDR)
+		w ? e_mov_rr(e, T_ADDR, i->base) : e_mov_rr32(e, T_ADDR, i->base);
+	else
+		e_lea(e, w, T_ADDR, base ? i->base : 0xff, index ? i->index : 0xff, i->scale,
+		      (int32_t)i->disp);
+	if (i->seg == SEG_FS || i->seg == SEG_GS) {
+		e_load(e, T_INDEX, OFF(seg_base) + i->seg * sizeof(uint64_t));
+		e_lea(e, t->key & MODE_KEY_64, T_ADDR, T_ADDR, T_INDEX, 1, 0);
+	}
+}
+
+void emit_probe(struct trans *t, const struct item *it, unsigned size, unsigned align, bool write)
+{
+	const uint8_t *retry = (const uint8_t *)e_here(&t->e);
+	unsigned first = t->colds;
+
+	emit_address(t, it);
+	emit_lookup(t, size, align, write);
+	for (unsigned k = first; k < t->colds; k++) {
+		t->cold[k].it = it;
+		t->cold[k].retry = retry;
+	}
+}
+
+void emit_probe_stack(struct trans *t, const struct item *it, unsigned base, int disp,
+		      unsigned size, bool write)
+{
+	const uint8_t *retry = (const uint8_t *)e_here(&t->e);
+	struct emit *e = &t->e;
+	bool w = t->key & MODE_KEY_64;
+
+	if (disp)
+		e_lea(e, w, T_ADDR, base, 0xff, 1, disp);
+	else
+		w ? e_mov_rr(e, T_ADDR, base) : e_mov_rr32(e, T_ADDR, base);
+	struct cold *miss = emit_lookup(t, size, 0, write);
+	miss->it = it;
+	miss->retry = retry;
+	miss->by_stack = true;
+	miss->base = base;
+	miss->stack_disp = (int16_t)disp;
+}

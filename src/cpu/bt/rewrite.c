@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu/bt/translate.h"
+
+/*
+ * The copy of an instruction with its memory operand changed: prefixes but the segment and address
+ * size ones, REX or VEX with the new base and index bits, the opcode, a new ModRM and SIB, and the
+ * immediate (SDM Vol. 2, figure 2-1). R10 and R11 both need the extension bits, so REX is always
+ * there; legacy instructions that name AH to BH are not rewritten (classify.c).
+ */
+static void emit_operand(struct emit *e, unsigned reg, enum addressing how)
+{
+	switch (how) {
+	case ADDR_SUM:
+		e8(e, (uint8_t)(reg << 3 | 4));
+		e8(e, (T_INDEX & 7) << 3 | (T_ADDR & 7));
+		break;
+	case ADDR_R11:
+		e8(e, (uint8_t)(reg << 3 | (11 & 7)));
+		break;
+	case ADDR_R10:
+		e8(e, (uint8_t)(reg << 3 | (10 & 7)));
+		break;
+	}
+}
+
+static bool drops_prefix(uint8_t p)
+{
+	switch (p) {
+	case 0x26:
+	case 0x2e:
+	case 0x36:
+	case 0x3e:
+	case 0x64:
+	case 0x65:
+	case 0x67:
+		return true;
+	default:
+		return p >= 0x40 && p <= 0x4f; /* REX: written anew */
+	}
+}
+
+/* Always the three-byte form, which has the bits for base and index. All of R, X, B and vvvv are
+ * stored inverted (SDM Vol. 2, 2.3.5). */
+static void emit_vex(struct emit *e, const struct item *it, bool index)
+{
+	const uint8_t *v = it->i.bytes + it->d.z.raw.vex.offset;
+	bool two_bytes = v[0] == 0xc5;
+	uint8_t not_r = v[1] & 0x80, map = two_bytes ? 1 : v[1] & 0x1f;
+	uint8_t last = two_bytes ? v[1] & 0x7f : v[2];
+
+	e8(e, 0xc4);
+	e8(e, (uint8_t)(not_r | (index ? 0 : 0x40) | map));
+	e8(e, last);
+	e8(e, it->d.z.opcode);
+}
+
+void emit_rewritten(struct emit *e, const struct item *it, enum addressing how)
+{
+	const ZydisDecodedInstruction *z = &it->d.z;
+	bool index = how == ADDR_SUM;
+	unsigned modrm = z->raw.modrm.offset;
+
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+		emit_vex(e, it, index);
+	} else {
+		for (unsigned k = 0; k < z->raw.prefix_count; k++)
+			if (!drops_prefix(z->raw.prefixes[k].value))
+				e8(e, z->raw.prefixes[k].value);
+		bool rex = z->attributes & ZYDIS_ATTRIB_HAS_REX;
+		bool w = rex && z->raw.rex.W, r = rex && z->raw.rex.R;
+		e8(e, (uint8_t)(0x41 | w << 3 | r << 2 | index << 1));
+		/* Opcode bytes lie between the prefixes (and REX) and ModRM. */
+		unsigned at = z->raw.prefix_count;
+		e_bytes(e, it->i.bytes + at, modrm - at);
+	}
+	emit_operand(e, z->raw.modrm.reg, how);
+	for (unsigned k = 0; k < 2; k++)
+		if (z->raw.imm[k].size)
+			e_bytes(e, it->i.bytes + z->raw.imm[k].offset, z->raw.imm[k].size / 8);
+}

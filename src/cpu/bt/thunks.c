@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu/bt/bt.h"
+
+/*
+ * Thunks: the passages between C and translated code. C's callee-saved registers are on the host
+ * stack below bt.host_rsp while the guest runs; the guest's registers are in soft_cpu while C runs.
+ */
+static bool is_home(unsigned r)
+{
+	return r == T_ADDR || r == T_INDEX;
+}
+
+static void store_guest_registers(struct emit *e)
+{
+	for (unsigned r = 0; r < 16; r++)
+		if (!is_home(r))
+			e_store(e, OFF_GPR(r), r);
+}
+
+static void load_guest_registers(struct emit *e)
+{
+	for (unsigned r = 0; r < 16; r++)
+		if (!is_home(r))
+			e_load(e, r, OFF_GPR(r));
+}
+
+/* ---- vector state ---- */
+
+static void e_sse_gs(struct emit *e, bool store, unsigned reg, size_t offset)
+{
+	/* movups */
+	e8(e, 0x65);
+	e_rex(e, false, reg, 0, 0);
+	e8(e, 0x0f);
+	e8(e, store ? 0x11 : 0x10);
+	e8(e, (uint8_t)(0x04 | (reg & 7) << 3));
+	e8(e, 0x25);
+	e32(e, (uint32_t)offset);
+}
+
+/* vextracti128 gs:[offset], ymm, 1 or vinserti128 ymm, ymm, gs:[offset], 1 */
+static void e_ymm_high(struct emit *e, bool store, unsigned reg, size_t offset)
+{
+	e8(e, 0x65);
+	e8(e, 0xc4);
+	e8(e, (uint8_t)((reg < 8 ? 0x80 : 0) | 0x60 | 3));
+	e8(e, (uint8_t)(store ? 0x7d : (~reg & 15) << 3 | 5));
+	e8(e, store ? 0x39 : 0x38);
+	e8(e, (uint8_t)(0x04 | (reg & 7) << 3));
+	e8(e, 0x25);
+	e32(e, (uint32_t)offset);
+	e8(e, 1);
+}
+
+static void e_mxcsr(struct emit *e, bool store, size_t offset)
+{
+	e8(e, 0x65);
+	e8(e, 0x0f);
+	e8(e, 0xae);
+	e8(e, (uint8_t)(0x04 | (store ? 3 : 2) << 3));
+	e8(e, 0x25);
+	e32(e, (uint32_t)offset);
+}
+
+static void move_vectors(struct emit *e, const struct bt *bt, bool store)
+{
+	size_t area = OFF(s.xsave);
+
+	for (unsigned r = 0; r < 16; r++) {
+		e_sse_gs(e, store, r, area + XSAVE_XMM0 + 16 * r);
+		if (bt->has_avx)
+			e_ymm_high(e, store, r, area + XSAVE_YMMH0 + 16 * r);
+	}
+	if (store) {
+		e_mxcsr(e, true, area + XSAVE_MXCSR);
+		e_mxcsr(e, false, OFF(bt.host_mxcsr));
+		if (bt->has_avx)
+			e_bytes(e, "\xc5\xf8\x77", 3); /* vzeroupper */
+	} else {
+		e_mxcsr(e, false, area + XSAVE_MXCSR);
+	}
+	e_store_imm32(e, OFF(bt.vec_loaded), !store);
+}
+
+/* If the guest's vector state is in the host's registers, puts it away. Clobbers flags. */
+static void save_vectors(struct emit *e, const struct bt *bt)
+{
+	e_cmp_gs32(e, OFF(bt.vec_loaded), 0);
+	uint8_t *none = e_jcc_later(e, CC_E);
+	move_vectors(e, bt, true);
+	e_patch(e, none);
+}
+
+/* ---- flags ---- */
+
+void emit_park(struct emit *e)
+{
+	e_mov_rr(e, T_INDEX, RAX);
+	e8(e, 0x9f);		       /* lahf */
+	e_bytes(e, "\x0f\x90\xc0", 3); /* seto al */
+	e_store32(e, OFF(bt.flags), RAX);
+	e_mov_rr(e, RAX, T_INDEX);
+}
+
+void emit_unpark(struct emit *e)
+{
+	e_mov_rr(e, T_INDEX, RAX);
+	e_load32(e, RAX, OFF(bt.flags));
+	e_bytes(e, "\x04\x7f", 2); /* add al, 7fh: OF from bit 0 */
+	e8(e, 0x9e);		   /* sahf */
+	e_mov_rr(e, RAX, T_INDEX);
+}
+
+/* ---- thunks ---- */
+
+static const unsigned callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
+enum { CALLEE_SAVED = sizeof(callee_saved) / sizeof(callee_saved[0]) };
+
+static void e_push(struct emit *e, unsigned r)
+{
+	e_rex(e, false, 0, 0, r);
+	e8(e, (uint8_t)(0x50 | (r & 7)));
+}
+
+static void e_pop(struct emit *e, unsigned r)
+{
+	e_rex(e, false, 0, 0, r);
+	e8(e, (uint8_t)(0x58 | (r & 7)));
+}
+
+static void make_enter(struct emit *e)
+{
+	for (unsigned k = 0; k < CALLEE_SAVED; k++)
+		e_push(e, callee_saved[k]);
+	e_alu_ri(e, true, ALU_SUB, RSP, 8); /* C calls need a 16-byte aligned stack */
+	e_store(e, OFF(bt.host_rsp), RSP);
+	e_mov_rr(e, T_ADDR, RSI);
+	load_guest_registers(e);
+	e_bytes(e, "\x41\xff\xe3", 3); /* jmp r11 */
+}
+
+/* With the guest's registers stored: back to the C caller of enter. */
+static void back_to_c(struct emit *e)
+{
+	e_load(e, RSP, OFF(bt.host_rsp));
+	e_alu_ri(e, true, ALU_ADD, RSP, 8);
+	for (unsigned k = CALLEE_SAVED; k-- > 0;)
+		e_pop(e, callee_saved[k]);
+	e8(e, 0xc3);
+}
+
+/* Calls a C function with c and what is in RSI and RDX. */
+static void call_c(struct emit *e, const void *fn)
+{
+	e_load(e, RSP, OFF(bt.host_rsp));
+	e_load(e, RDI, OFF(self));
+	e_mov_ri(e, RAX, (uint64_t)fn);
+	e_bytes(e, "\xff\xd0", 2); /* call rax */
+}
+
+static void make_leave(struct emit *e, const struct bt *bt)
+{
+	e_store(e, OFF(s.rip), T_ADDR);
+	store_guest_registers(e);
+	save_vectors(e, bt);
+	back_to_c(e);
+}
+
+static void make_leave_link(struct emit *e, const struct bt *bt)
+{
+	e_store(e, OFF(bt.exit), T_INDEX);
+	store_guest_registers(e);
+	save_vectors(e, bt);
+	back_to_c(e);
+}
+
+/* After a C function that returned where to go on in RAX, or NULL to leave. */
+static void resume_or_leave(struct emit *e)
+{
+	e_bytes(e, "\x48\x85\xc0", 3); /* test rax, rax */
+	uint8_t *leave = e_jcc_later(e, CC_E);
+	e_store(e, OFF(bt.resume), RAX);
+	load_guest_registers(e);
+	e_jmp_gs(e, OFF(bt.resume));
+	e_patch(e, leave);
+	back_to_c(e);
+}
+
+/* The miss path keeps vector state where it was: the code that missed may be in the middle of
+ * vector work. */
+static void make_slow(struct emit *e, const struct bt *bt)
+{
+	store_guest_registers(e);
+	e_mov_rr(e, RSI, T_ADDR);
+	e_mov_rr(e, RDX, T_INDEX);
+	e_load32(e, RBX, OFF(bt.vec_loaded)); /* callee-saved in C */
+	save_vectors(e, bt);
+	call_c(e, (const void *)bt_slow);
+	e_bytes(e, "\x48\x85\xc0", 3); /* test rax, rax */
+	uint8_t *leave = e_jcc_later(e, CC_E);
+	e_store(e, OFF(bt.resume), RAX);
+	e_bytes(e, "\x85\xdb", 2); /* test ebx, ebx */
+	uint8_t *no_vec = e_jcc_later(e, CC_E);
+	move_vectors(e, bt, false);
+	e_patch(e, no_vec);
+	load_guest_registers(e);
+	e_jmp_gs(e, OFF(bt.resume));
+	e_patch(e, leave);
+	back_to_c(e);
+}
+
+static void make_helper(struct emit *e, const struct bt *bt)
+{
+	e_store(e, OFF(s.rip), T_ADDR);
+	store_guest_registers(e);
+	e_mov_rr(e, RSI, T_INDEX);
+	save_vectors(e, bt);
+	call_c(e, (const void *)bt_helper);
+	resume_or_leave(e);
+}
+
+static void make_load_vec(struct emit *e, const struct bt *bt)
+{
+	move_vectors(e, bt, false);
+	e_jmp_gs(e, OFF(bt.resume));
+}
+
+int bt_thunks_make(struct bt *bt)
+{
+	struct bt_thunks *t = &bt->thunks;
+	struct emit e = bt_emit_begin(bt, 16384);
+
+	if (!e.p)
+		return -1;
+	t->enter = (void (*)(struct soft_cpu *, const void *))e_here(&e);
+	make_enter(&e);
+	t->leave = (const void *)e_here(&e);
+	t->no_jump = t->leave; /* r11 = rip: C looks it up */
+	make_leave(&e, bt);
+	t->leave_link = (const void *)e_here(&e);
+	make_leave_link(&e, bt);
+	t->slow = (const void *)e_here(&e);
+	make_slow(&e, bt);
+	t->helper = (const void *)e_here(&e);
+	make_helper(&e, bt);
+	t->load_vec = (const void *)e_here(&e);
+	make_load_vec(&e, bt);
+	if (!bt_emit_end(bt, &e))
+		return -1;
+	bt->thunk_bytes = bt->code.used;
+	return 0;
+}

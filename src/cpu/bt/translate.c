@@ -1,0 +1,522 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu/bt/translate.h"
+
+#include <errno.h>
+
+#include "cpu/interp/select.h"
+
+/*
+ * From guest instructions to a block of host code, in three passes: decode and classify forward,
+ * find which flags are wanted backward, emit forward. One translation runs at a time (bt->lock).
+ */
+
+/* ---- small pieces ---- */
+
+unsigned class_of_key(uint16_t key)
+{
+	return key / MODE_KEY_CLASS & 3;
+}
+
+unsigned bt_mode_index(struct bt *bt, uint16_t key)
+{
+	for (unsigned n = 0; n < BT_MODES; n++) {
+		if (!bt->mode_keys[n])
+			bt->mode_keys[n] = key;
+		if (bt->mode_keys[n] == key)
+			return n;
+	}
+	return BT_MODES;
+}
+
+struct cold *add_cold(struct trans *t)
+{
+	static struct cold spare;
+
+	if (t->colds == sizeof(t->cold) / sizeof(t->cold[0])) {
+		t->failed = true;
+		return &spare;
+	}
+	struct cold *k = &t->cold[t->colds++];
+	memset(k, 0, sizeof(*k));
+	return k;
+}
+
+void flags_park(struct trans *t)
+{
+	if (t->flags == FLAGS_HOST) {
+		emit_park(&t->e);
+		t->flags = FLAGS_BOTH;
+	}
+}
+
+void flags_clobber(struct trans *t, uint32_t wanted)
+{
+	if (wanted)
+		flags_park(t);
+	t->flags = t->flags == FLAGS_HOST || t->flags == FLAGS_DEAD ? FLAGS_DEAD : FLAGS_PARKED;
+}
+
+void flags_to_host(struct trans *t)
+{
+	if (t->flags == FLAGS_PARKED) {
+		emit_unpark(&t->e);
+		t->flags = FLAGS_BOTH;
+	}
+}
+
+void emit_home_load(struct emit *e, unsigned r)
+{
+	e_load(e, r, OFF_GPR(r));
+}
+
+void emit_home_store(struct emit *e, unsigned r)
+{
+	e_store(e, OFF_GPR(r), r);
+}
+
+void emit_homes_in(struct trans *t, uint16_t regs)
+{
+	if (regs & 1u << T_INDEX)
+		emit_home_load(&t->e, T_INDEX);
+	if (regs & 1u << T_ADDR)
+		emit_home_load(&t->e, T_ADDR);
+}
+
+void emit_homes_out(struct trans *t, uint16_t regs)
+{
+	if (regs & 1u << T_INDEX)
+		emit_home_store(&t->e, T_INDEX);
+	if (regs & 1u << T_ADDR)
+		emit_home_store(&t->e, T_ADDR);
+}
+
+/* ---- instructions ---- */
+
+void emit_helper(struct trans *t, struct item *it, bool end)
+{
+	struct emit *e = &t->e;
+
+	if (t->bt->insn_count == BT_INSNS_MAX) {
+		t->failed = true;
+		return;
+	}
+	struct insn *i = &t->bt->insns[t->bt->insn_count++];
+	*i = it->i;
+	if (end)
+		i->flags |= INSN_END;
+	flags_clobber(t, FLAGS_ARITH);
+	e_bytes(e, "\x4c\x8d\x15\0\0\0", 7); /* lea r10, [rip + resume] */
+	uint8_t *resume = e->p - 4;
+	e_store(e, OFF(bt.resume), T_INDEX);
+	e_mov_ri(e, T_INDEX, (uint64_t)i);
+	e_mov_ri(e, T_ADDR, it->rip);
+	e_jmp(e, t->bt->thunks.helper);
+	e_patch(e, resume);
+	t->flags = FLAGS_PARKED;
+	t->vec_ready = false;
+}
+
+/* Does the instruction need the host's flags as they were? */
+static bool needs_flags(const struct item *it)
+{
+	return it->flags_read || (it->flags_written && (it->live_after & ~it->flags_written));
+}
+
+static void emit_copy(struct trans *t, const struct item *it)
+{
+	if (needs_flags(it))
+		flags_to_host(t);
+	emit_homes_in(t, it->reads & HOME_MASK);
+	e_bytes(&t->e, it->i.bytes, it->i.length);
+	emit_homes_out(t, it->writes & HOME_MASK);
+	if (it->flags_written)
+		t->flags = FLAGS_HOST;
+}
+
+static void emit_memory(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+	uint16_t homes = (it->reads | it->writes) & HOME_MASK;
+	enum addressing how = ADDR_SUM;
+
+	flags_clobber(t, it->flags_read | (it->live_after & ~it->flags_written));
+	emit_probe(t, it, it->mem_bytes, it->align, it->mem_write);
+	if (homes & 1u << T_ADDR) {
+		e_lea(e, true, T_INDEX, T_ADDR, T_INDEX, 1, 0);
+		how = ADDR_R10;
+	} else if (homes || (needs_flags(it) && t->flags == FLAGS_PARKED)) {
+		emit_sum(e);
+		how = ADDR_R11;
+	}
+	if (needs_flags(it))
+		flags_to_host(t);
+	emit_homes_in(t, it->reads & HOME_MASK);
+	emit_rewritten(e, it, how);
+	emit_homes_out(t, it->writes & HOME_MASK);
+	if (it->flags_written)
+		t->flags = FLAGS_HOST;
+}
+
+/* MOV between the accumulator and an absolute address. */
+static void emit_moffs(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+	unsigned size = it->mem_bytes;
+
+	flags_clobber(t, it->live_after);
+	emit_probe(t, it, size, 0, it->mem_write);
+	if (size == 2)
+		e8(e, 0x66);
+	e8(e, size == 8 ? 0x4b : 0x43);
+	e8(e, (uint8_t)((it->mem_write ? 0x88 : 0x8a) | (size > 1)));
+	e8(e, 4);
+	e8(e, (T_INDEX & 7) << 3 | (T_ADDR & 7));
+}
+
+static void emit_lea(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+	const struct insn *i = &it->i;
+	unsigned dst = i->reg[0];
+	bool w = i->width == 8 && i->addr_bytes == 8;
+
+	if (i->base == REG_IP) {
+		uint64_t v = it->rip + i->length + (uint64_t)i->disp;
+		e_mov_ri(e, dst, w ? v : (uint32_t)v);
+	} else {
+		emit_homes_in(t, it->address & HOME_MASK);
+		e_lea(e, w, dst, i->base < GPR_NR ? i->base : 0xff,
+		      i->index < GPR_NR ? i->index : 0xff, i->scale, (int32_t)i->disp);
+	}
+	emit_homes_out(t, (uint16_t)(1u << dst & HOME_MASK));
+}
+
+static void emit_inc_dec(struct trans *t, const struct item *it)
+{
+	if (needs_flags(it))
+		flags_to_host(t);
+	if (it->i.width == 2)
+		e8(&t->e, 0x66);
+	e8(&t->e, 0xff);
+	e8(&t->e, (uint8_t)((it->d.z.opcode >= 0x48 ? 0xc8 : 0xc0) | (it->d.z.opcode & 7)));
+	t->flags = FLAGS_HOST;
+}
+
+static void leave_to_helper(struct trans *t, const struct item *it, unsigned cc)
+{
+	struct cold *k = add_cold(t);
+
+	k->kind = COLD_HELPER;
+	k->it = it;
+	k->from = e_jcc_later(&t->e, cc);
+}
+
+static void e_rr(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned rm)
+{
+	e_rex(e, w, reg, 0, rm);
+	e8(e, opcode);
+	e8(e, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
+}
+
+/* DIV and IDIV run on the host where it is plain that they do not fault: dividends that were zero-
+ * or sign-extended, and divisors other than 0 (and -1). The interpreter does the others. */
+static void emit_divide(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+	bool w = it->i.width == 8;
+	unsigned src = it->i.reg[0];
+
+	flags_clobber(t, 0);
+	if (it->i.mnemonic == ZYDIS_MNEMONIC_DIV) {
+		e_rr(e, w, 0x85, src, src); /* test */
+		leave_to_helper(t, it, CC_E);
+		e_rr(e, w, 0x85, RDX, RDX);
+		leave_to_helper(t, it, CC_NE);
+	} else {
+		e_lea(e, w, T_INDEX, src, 0xff, 1, 1);
+		e_alu_ri(e, w, ALU_CMP, T_INDEX, 1);
+		leave_to_helper(t, it, CC_BE);
+		w ? e_mov_rr(e, T_INDEX, RAX) : e_mov_rr32(e, T_INDEX, RAX);
+		e_rex(e, w, 0, 0, T_INDEX);
+		e8(e, 0xc1); /* sar */
+		e8(e, 0xf8 | (T_INDEX & 7));
+		e8(e, w ? 63 : 31);
+		e_rr(e, w, 0x39, RDX, T_INDEX); /* cmp */
+		leave_to_helper(t, it, CC_NE);
+	}
+	e_bytes(e, it->i.bytes, it->i.length);
+	t->flags = FLAGS_HOST;
+}
+
+/* STAC and CLAC: RFLAGS.AC, and with it the class that the following accesses are translated for. */
+static void emit_access_check(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+	bool set = it->kind == KIND_STAC;
+	unsigned class = set ? MMU_KERNEL_USER : MMU_KERNEL;
+
+	flags_clobber(t, it->live_after);
+	e_gs(e, false, 0x81, set ? ALU_OR : ALU_AND, OFF(s.rflags));
+	e32(e, set ? (uint32_t)FLAG_AC : ~(uint32_t)FLAG_AC);
+	t->key = (uint16_t)((t->key & ~(3 * MODE_KEY_CLASS)) | class * MODE_KEY_CLASS);
+	unsigned mode = bt_mode_index(t->bt, t->key);
+	if (mode == BT_MODES)
+		t->failed = true;
+	e_gs(e, false, 0xc6, 0, OFF(data_class));
+	e8(e, (uint8_t)class);
+	e_gs(e, false, 0xc6, 0, OFF(bt.mode));
+	e8(e, (uint8_t)mode);
+}
+
+static void emit_vec_ready(struct trans *t, const struct item *it)
+{
+	flags_clobber(t, it->live_before);
+	e_cmp_gs32(&t->e, OFF(bt.vec_loaded), 0);
+	struct cold *k = add_cold(t);
+	k->kind = COLD_VEC;
+	k->it = it;
+	k->from = e_jcc_later(&t->e, CC_E);
+	k->resume = t->e.p;
+	t->vec_ready = true;
+}
+
+/* Leaves the block when something is asked of the vCPU. */
+static void emit_poll(struct trans *t, const struct item *it)
+{
+	flags_clobber(t, it->live_before);
+	e_load32(&t->e, T_INDEX, OFF(vcpu.requests));
+	e_gs(&t->e, false, 0x85, T_INDEX, OFF(bt.request_mask)); /* test */
+	struct cold *k = add_cold(t);
+	k->kind = COLD_LEAVE;
+	k->rip = it->rip;
+	k->from = e_jcc_later(&t->e, CC_NE);
+}
+
+static void emit_item(struct trans *t, struct item *it)
+{
+	unsigned first = t->colds;
+
+	if (it->vec && it->kind != KIND_HELPER && it->kind != KIND_HELPER_END && !t->vec_ready) {
+		emit_vec_ready(t, it);
+		first = t->colds;
+	}
+	switch (it->kind) {
+	case KIND_HELPER:
+		emit_helper(t, it, false);
+		break;
+	case KIND_HELPER_END:
+		emit_helper(t, it, true);
+		break;
+	case KIND_COPY:
+		emit_copy(t, it);
+		break;
+	case KIND_MEMORY:
+		emit_memory(t, it);
+		break;
+	case KIND_MOFFS:
+		emit_moffs(t, it);
+		break;
+	case KIND_LEA:
+		emit_lea(t, it);
+		break;
+	case KIND_INC_DEC:
+		emit_inc_dec(t, it);
+		break;
+	case KIND_DIVIDE:
+		emit_divide(t, it);
+		break;
+	case KIND_STAC:
+	case KIND_CLAC:
+		emit_access_check(t, it);
+		break;
+	case KIND_NOP:
+		break;
+	default:
+		emit_flow(t, it);
+		break;
+	}
+	bool goes_on = it->kind != KIND_CALL && it->kind != KIND_CALL_IND && it->kind != KIND_RET &&
+		       it->kind != KIND_JUMP_IND;
+	for (unsigned n = first; n < t->colds; n++) {
+		if (t->cold[n].kind != COLD_MISS && t->cold[n].kind != COLD_HELPER)
+			continue;
+		t->cold[n].resume = goes_on ? t->e.p : NULL;
+		t->cold[n].resume_flags = t->flags;
+	}
+}
+
+/* ---- the three passes ---- */
+
+static bool ends_block(const struct item *it)
+{
+	switch (it->kind) {
+	case KIND_HELPER_END:
+	case KIND_JUMP:
+	case KIND_JUMP_IND:
+	case KIND_CALL:
+	case KIND_CALL_IND:
+	case KIND_RET:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
+{
+	enum insn_mode mode = t->key & MODE_KEY_64 ? MODE_64 : MODE_32;
+	unsigned at = rip & ~PAGE_MASK;
+
+	while (t->count < ITEMS_MAX && at < MEM_PAGE_BYTES) {
+		struct item *it = &t->item[t->count];
+
+		memset((char *)it + offsetof(struct item, kind), 0,
+		       sizeof(*it) - offsetof(struct item, kind));
+		it->rip = rip;
+		if (insn_decode(mode, t->c->vendor_amd, hva_page + at, MEM_PAGE_BYTES - at, &it->d,
+				&it->i) < 0)
+			break;
+		it->i.fn = insn_select(&it->d, &it->i);
+		classify(t, it);
+		t->count++;
+		at += it->i.length;
+		rip += it->i.length;
+		if (ends_block(it))
+			break;
+	}
+}
+
+static void find_live_flags(struct trans *t)
+{
+	uint32_t live = FLAGS_ARITH;
+
+	for (unsigned n = t->count; n-- > 0;) {
+		struct item *it = &t->item[n];
+
+		if (ends_block(it) || it->kind == KIND_JCC)
+			live = FLAGS_ARITH;
+		it->live_after = live;
+		if (it->kind == KIND_HELPER || ends_block(it) || it->kind == KIND_JCC)
+			live = FLAGS_ARITH;
+		else if (it->kind != KIND_NOP)
+			live = (live & ~it->flags_written) | it->flags_read;
+		it->live_before = live;
+	}
+}
+
+static bool clobbers_flags(const struct item *it)
+{
+	switch (it->kind) {
+	case KIND_COPY:
+	case KIND_LEA:
+	case KIND_NOP:
+	case KIND_INC_DEC:
+	case KIND_JUMP:
+	case KIND_JCC:
+		return it->vec;
+	default:
+		return true;
+	}
+}
+
+/* What the block wants of the flags when it is entered. */
+static enum flags_at entry_flags(const struct trans *t)
+{
+	if (!t->item[0].live_before)
+		return FLAGS_DEAD;
+	for (unsigned n = 0; n < t->count; n++) {
+		if (clobbers_flags(&t->item[n]))
+			return FLAGS_PARKED;
+		if (t->item[n].flags_read || t->item[n].flags_written ||
+		    t->item[n].kind == KIND_JCC)
+			return FLAGS_HOST;
+	}
+	return FLAGS_HOST;
+}
+
+/* A block that may be part of a loop looks at the requests: every cycle in the code has a backward
+ * direct jump or an indirect one. */
+static bool needs_poll(const struct trans *t)
+{
+	for (unsigned n = 0; n < t->count; n++) {
+		const struct item *it = &t->item[n];
+
+		switch (it->kind) {
+		case KIND_JUMP_IND:
+		case KIND_CALL_IND:
+		case KIND_RET:
+			return true;
+		case KIND_JUMP:
+		case KIND_JCC:
+		case KIND_CALL:
+			if ((int64_t)it->i.imm < 0)
+				return true;
+			break;
+		default:
+			break;
+		}
+	}
+	return false;
+}
+
+static void emit_all(struct trans *t)
+{
+	bool poll = needs_poll(t);
+
+	for (unsigned n = 0; n < t->count; n++) {
+		struct item *it = &t->item[n];
+		bool last = n + 1 == t->count || it->kind == KIND_JCC;
+		bool free = !it->live_before || t->flags == FLAGS_PARKED || t->flags == FLAGS_BOTH;
+
+		if (poll && (free || last)) {
+			emit_poll(t, it);
+			poll = false;
+		}
+		emit_item(t, it);
+	}
+	const struct item *end = &t->item[t->count - 1];
+	if (!ends_block(end))
+		emit_direct_exit(t, end->rip + end->i.length);
+	emit_cold(t);
+}
+
+struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, uint64_t rip,
+			      const uint8_t *hva_page, bool *full)
+{
+	static struct trans trans; /* under the lock */
+	struct trans *t = &trans;
+	unsigned blocks = bt->block_count, exits = bt->exit_count;
+
+	*full = false;
+	t->bt = bt;
+	t->c = c;
+	t->key = bt->mode_keys[bt->pages[page].mode];
+	t->vec_ready = t->failed = false;
+	t->count = t->colds = 0;
+	decode(t, rip, hva_page);
+	if (!t->count)
+		return NULL;
+	t->b = bt_block_new(bt, page, rip & ~PAGE_MASK);
+	t->e = bt_emit_begin(bt, 32768);
+	if (!t->b || !t->e.p) {
+		*full = true;
+		return NULL;
+	}
+	find_live_flags(t);
+	t->b->mode = bt->pages[page].mode;
+	t->b->flags = (uint8_t)entry_flags(t);
+	const struct item *end = &t->item[t->count - 1];
+	t->b->bytes = (uint16_t)(end->rip + end->i.length - rip);
+	t->flags = (enum flags_at)t->b->flags;
+	emit_all(t);
+	t->b->main = t->failed ? NULL : bt_emit_end(bt, &t->e);
+	if (!t->b->main) {
+		*full = true;
+		bt->block_count = blocks;
+		bt->exit_count = exits;
+		return NULL;
+	}
+	bt->translated_insns += t->count;
+	bt_block_publish(bt, t->b);
+	return t->b;
+}

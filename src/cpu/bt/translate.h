@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HANOK_CPU_BT_TRANSLATE_H
+#define HANOK_CPU_BT_TRANSLATE_H
+
+#include "cpu/bt/bt.h"
+
+/* Inside of the translator: what classify.c, probe.c, rewrite.c, flow.c and translate.c share. */
+
+enum kind {
+	KIND_HELPER,	 /* the interpreter's handler, then go on */
+	KIND_HELPER_END, /* the same, then back to C */
+	KIND_COPY,	 /* no memory operand: the bytes as they are */
+	KIND_MEMORY,	 /* one memory operand, which is reached by a probe */
+	KIND_NOP,
+	KIND_LEA,
+	KIND_MOFFS,
+	KIND_PUSH,
+	KIND_POP,
+	KIND_LEAVE,
+	KIND_INC_DEC,	/* the one-byte forms of 32-bit code */
+	KIND_DIVIDE,
+	KIND_JUMP,	/* direct */
+	KIND_JCC,
+	KIND_JUMP_IND,
+	KIND_CALL,
+	KIND_CALL_IND,
+	KIND_RET,
+	KIND_STAC,
+	KIND_CLAC,
+};
+
+enum { ITEMS_MAX = 48 };
+
+/* One guest instruction on its way through the translator. */
+struct item {
+	struct decoded d;
+	struct insn i;
+	enum kind kind;
+	uint64_t rip;
+	uint16_t reads, writes; /* general registers, operands and implicit ones, not addressing */
+	uint16_t address;	/* general registers in the memory operand's address */
+	uint16_t mem_bytes;
+	uint8_t align;		/* of the memory operand, or 0 */
+	bool mem_read, mem_write;
+	bool vec;		/* needs the vector state loaded */
+	uint32_t flags_read, flags_written; /* arithmetic flags */
+	uint32_t live_before, live_after;
+};
+
+/* A block being translated. */
+struct trans {
+	struct bt *bt;
+	struct soft_cpu *c;
+	struct bt_block *b;
+	struct emit e;
+	uint16_t key; /* MODE_KEY_* at this point (STAC and CLAC change it) */
+	enum flags_at flags;
+	bool vec_ready;
+	bool failed; /* out of some resource */
+	unsigned count;
+	struct item item[ITEMS_MAX];
+
+	/* Code that is put behind the block: probes' misses and exits. */
+	struct cold {
+		enum { COLD_MISS, COLD_LEAVE, COLD_EXIT, COLD_VEC, COLD_HELPER } kind;
+		const struct item *it;
+		uint8_t *from;	 /* jump to patch */
+		const uint8_t *retry; /* as it runs */
+		uint8_t *resume; /* where to go on, writable view */
+		enum flags_at resume_flags;
+		uint64_t rip;
+		struct bt_exit *exit;
+		uint8_t size, write, class;
+		int16_t stack_disp; /* the address is [RSP + this] where there is no operand */
+		bool by_stack;
+		unsigned base; /* of by_stack */
+	} cold[4 * ITEMS_MAX];
+	unsigned colds;
+};
+
+/* ---- classify.c ---- */
+void classify(struct trans *t, struct item *it);
+
+/* ---- rewrite.c ---- */
+
+/* How the memory operand is addressed in the copy. */
+enum addressing { ADDR_SUM, /* [T_ADDR + T_INDEX] */ ADDR_R11, ADDR_R10 };
+void emit_rewritten(struct emit *e, const struct item *it, enum addressing how);
+
+/* ---- probe.c: the way memory operands are reached ---- */
+
+/* Leaves the offset within the page in T_ADDR and the host page in T_INDEX. Clobbers flags. */
+void emit_probe(struct trans *t, const struct item *it, unsigned size, unsigned align, bool write);
+/* The same for [RSP + disp] (or another base register). */
+void emit_probe_stack(struct trans *t, const struct item *it, unsigned base, int disp,
+		      unsigned size, bool write);
+/* lea T_ADDR, effective linear address. */
+void emit_address(struct trans *t, const struct item *it);
+/* T_ADDR += T_INDEX: one register for the host address. */
+void emit_sum(struct emit *e);
+
+/* ---- flow.c ---- */
+void emit_flow(struct trans *t, struct item *it);
+/* Ends the block by going to rip in the present mode. */
+void emit_direct_exit(struct trans *t, uint64_t rip);
+void emit_cold(struct trans *t);
+
+/* ---- translate.c ---- */
+struct cold *add_cold(struct trans *t);
+/* Brings flags that are wanted later to safety before they are clobbered. */
+void flags_clobber(struct trans *t, uint32_t wanted);
+void flags_to_host(struct trans *t);
+void flags_park(struct trans *t);
+void emit_home_load(struct emit *e, unsigned r);
+void emit_home_store(struct emit *e, unsigned r);
+void emit_homes_in(struct trans *t, uint16_t regs);
+void emit_homes_out(struct trans *t, uint16_t regs);
+void emit_helper(struct trans *t, struct item *it, bool end);
+unsigned class_of_key(uint16_t key);
+
+#define HOME_MASK ((1u << T_ADDR) | (1u << T_INDEX))
+
+#endif
