@@ -69,10 +69,10 @@ static bool piecewise(uint16_t m)
 	       m == ZYDIS_MNEMONIC_FLDENV || m == ZYDIS_MNEMONIC_FRSTOR;
 }
 
-/* The host's kernel reports every fault in its half of the address space as one of protection. */
+/* The host's kernel reports every fault above its user's address space as one of protection. */
 static uint32_t error_mask(const struct result *native)
 {
-	return native->vector == 14 && native->cr2 >> 63 ? ~1u : ~0u;
+	return native->vector == 14 && native->cr2 >= UINT64_C(0x7ffffffff000) ? ~1u : ~0u;
 }
 
 /* What differs, as bits. */
@@ -152,19 +152,30 @@ bool results_agree(const struct tcase *t, const struct result *native, const str
 
 /* ---- printing ---- */
 
+/* The instructions, parted by semicolons. */
 const char *case_text(const struct tcase *t, char *buf, unsigned bytes)
 {
 	ZydisFormatter fmt;
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	unsigned n = 0, at = 0;
 
 	ZydisFormatterInit(&fmt, ZYDIS_FORMATTER_STYLE_INTEL);
-	if (!ZYAN_SUCCESS(
-		    ZydisDecoderDecodeFull(forms_decoder(t->mode32), t->code, t->length, &z, op)) ||
-	    !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&fmt, &z, op, z.operand_count_visible,
-							  buf, bytes, CODE_BASE + t->code_offset,
-							  NULL)))
-		snprintf(buf, bytes, "(no text)");
+	buf[0] = 0;
+	while (at < t->length && n + 4 < bytes &&
+	       ZYAN_SUCCESS(ZydisDecoderDecodeFull(forms_decoder(t->mode32), t->code + at,
+						   t->length - at, &z, op))) {
+		if (at)
+			n += (unsigned)snprintf(buf + n, bytes - n, "; ");
+		if (!ZYAN_SUCCESS(ZydisFormatterFormatInstruction(
+			    &fmt, &z, op, z.operand_count_visible, buf + n, bytes - n,
+			    CODE_BASE + t->code_offset + at, NULL)))
+			break;
+		n += (unsigned)strlen(buf + n);
+		at += z.length;
+	}
+	if (!at)
+		snprintf(buf, bytes, "(no instruction)");
 	return buf;
 }
 
@@ -233,7 +244,7 @@ void print_case(const struct tcase *t)
 		printf("%s%-3s %016llx", n % 4 ? " " : "\n            ", gpr_names[n],
 		       (unsigned long long)t->gpr[n]);
 	printf("\n");
-	for (unsigned k = 0; k < 2; k++) {
+	for (unsigned k = 0; k < PATCHES; k++) {
 		if (!t->patch[k].bytes)
 			continue;
 		printf("            [%08x] ", DATA_BASE + t->patch[k].offset);
@@ -257,7 +268,7 @@ void print_difference(const struct tcase *t, const struct result *native,
 		      const struct result *engine, uint64_t seed)
 {
 	unsigned d = differences(t, native, engine);
-	char text[128];
+	char text[1024];
 
 	printf("  %s   [", case_text(t, text, sizeof(text)));
 	for (unsigned k = 0; k < t->length; k++)

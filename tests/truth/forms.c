@@ -11,7 +11,7 @@
  * register extension and operand kind is decoded; what decodes to a new (mnemonic, operands)
  * pattern that a guest may use and a child may run is a form.
  */
-enum { FORM_MAX = 16384, SEEN_SIZE = 65536 };
+enum { FORM_MAX = 16384, JUNK_FORMS = 100, SEEN_SIZE = 65536 };
 static struct iform forms[FORM_MAX];
 static unsigned form_count;
 static uint64_t seen[SEEN_SIZE];
@@ -160,6 +160,36 @@ static unsigned put_opcode(const struct iform *f, uint8_t *b, unsigned vvvv)
 	return n;
 }
 
+/* May it be part of a sequence: does it go on normally, and with defined results? (compare.c) */
+static bool is_plain(const ZydisDecodedInstruction *z)
+{
+	if ((z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) || z->meta.category == ZYDIS_CATEGORY_IO ||
+	    z->meta.category == ZYDIS_CATEGORY_IOSTRINGOP ||
+	    z->meta.category == ZYDIS_CATEGORY_DECIMAL)
+		return false;
+	switch (z->mnemonic) {
+	case ZYDIS_MNEMONIC_UD0:
+	case ZYDIS_MNEMONIC_UD1:
+	case ZYDIS_MNEMONIC_UD2:
+	case ZYDIS_MNEMONIC_POPF:
+	case ZYDIS_MNEMONIC_POPFD:
+	case ZYDIS_MNEMONIC_POPFQ:
+	case ZYDIS_MNEMONIC_LDMXCSR: /* of AMD's own bit */
+	case ZYDIS_MNEMONIC_VLDMXCSR:
+	case ZYDIS_MNEMONIC_DPPS:
+	case ZYDIS_MNEMONIC_DPPD:
+	case ZYDIS_MNEMONIC_VDPPS:
+	case ZYDIS_MNEMONIC_VDPPD:
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FNSAVE:
+	case ZYDIS_MNEMONIC_FLDENV:
+	case ZYDIS_MNEMONIC_FRSTOR:
+		return false;
+	default:
+		return true;
+	}
+}
+
 /* Tries one combination. */
 static void try_form(struct iform f, unsigned vvvv)
 {
@@ -175,7 +205,8 @@ static void try_form(struct iform f, unsigned vvvv)
 	f.has_modrm = z.attributes & ZYDIS_ATTRIB_HAS_MODRM;
 	if (!f.has_modrm && (f.reg || f.rm || f.memory))
 		return; /* found without them */
-	if (!set_offered(z.meta.isa_set) || excluded(&z, op) || form_count == FORM_MAX)
+	if (!set_offered(z.meta.isa_set) || excluded(&z, op) ||
+	    form_count == FORM_MAX - 2 * JUNK_FORMS)
 		return;
 	for (unsigned k = 0; k < z.operand_count_visible; k++) {
 		bool is_reg = op[k].type == ZYDIS_OPERAND_TYPE_REGISTER;
@@ -190,6 +221,7 @@ static void try_form(struct iform f, unsigned vvvv)
 	f.branch = z.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
 	f.string = z.attributes & (ZYDIS_ATTRIB_ACCEPTS_REP | ZYDIS_ATTRIB_ACCEPTS_REPE |
 				   ZYDIS_ATTRIB_ACCEPTS_REPNE);
+	f.plain = is_plain(&z);
 	if (is_new(pattern_of(&f, &z, op)))
 		forms[form_count++] = f;
 }
@@ -294,6 +326,8 @@ unsigned forms_init(bool with32)
 	for (unsigned k = 0; k < (with32 ? 2 : 1); k++) {
 		try_legacy(k);
 		try_vex(k);
+		for (unsigned n = 0; n < JUNK_FORMS; n++)
+			forms[form_count++] = (struct iform){.mode32 = k, .junk = true};
 	}
 	return form_count;
 }

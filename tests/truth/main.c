@@ -16,7 +16,8 @@ struct options {
 	double seconds;
 	uint64_t seed;
 	uint64_t replay;
-	unsigned shown; /* differences shown in full for each mnemonic */
+	unsigned length; /* instructions in a case */
+	unsigned shown;	 /* differences shown in full for each mnemonic */
 	bool list, replaying, only64;
 };
 
@@ -46,18 +47,20 @@ static void usage(FILE *to)
 	      "  --only MNEMONIC   only forms of this mnemonic\n"
 	      "  --only64          no 32-bit code\n"
 	      "  --show N          differences shown in full for each mnemonic (default 1)\n"
+	      "  --length N        sequences of N instructions (1 to 16; default 1)\n"
 	      "  --list            print the forms and stop\n"
-	      "  --replay SEED:N   run case N of that seed and print it (same --only64 as then)\n",
+	      "  --replay SEED:N   run case N of that seed and print it (same --only64 and\n"
+	      "                    --length as then)\n",
 	      to);
 }
 
 static int parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = {
-		{"engine", 1, NULL, 'e'}, {"cases", 1, NULL, 'n'}, {"seconds", 1, NULL, 's'},
-		{"seed", 1, NULL, 'S'},	  {"only", 1, NULL, 'o'},  {"only64", 0, NULL, '6'},
-		{"show", 1, NULL, 'w'},	  {"list", 0, NULL, 'l'},  {"replay", 1, NULL, 'r'},
-		{"help", 0, NULL, 'h'},	  {NULL, 0, NULL, 0}};
+		{"engine", 1, NULL, 'e'}, {"cases", 1, NULL, 'n'},  {"seconds", 1, NULL, 's'},
+		{"seed", 1, NULL, 'S'},	  {"only", 1, NULL, 'o'},   {"only64", 0, NULL, '6'},
+		{"show", 1, NULL, 'w'},	  {"list", 0, NULL, 'l'},   {"replay", 1, NULL, 'r'},
+		{"help", 0, NULL, 'h'},	  {"length", 1, NULL, 'L'}, {NULL, 0, NULL, 0}};
 	int c;
 	char *end;
 
@@ -83,6 +86,11 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case 'w':
 			o->shown = (unsigned)strtoul(optarg, NULL, 0);
+			break;
+		case 'L':
+			o->length = (unsigned)strtoul(optarg, NULL, 0);
+			if (!o->length || o->length > LENGTH_MAX)
+				return -EINVAL;
 			break;
 		case 'l':
 			o->list = true;
@@ -137,7 +145,7 @@ static void fill(const struct options *o, struct batch *b, uint64_t *number, uns
 			break; /* other contents of memory */
 		if (!wanted(o, (unsigned)(*number % forms)))
 			continue;
-		if (case_make(&b->in[b->count], o->seed, *number, forms))
+		if (case_make(&b->in[b->count], o->seed, *number, forms, o->length))
 			b->out[b->count++].vector = VECTOR_NOT_RUN;
 		else
 			y->left_out++;
@@ -181,7 +189,7 @@ static int run_batch(const struct options *o, struct native *n, struct guest *g,
 		judge(o, &b->in[k], &b->out[k], &engine[k], y);
 	if (!ret)
 		return 0;
-	char text[128];
+	char text[1024];
 	printf("  the child died at case %llu: %s  --replay %llu:%llu\n",
 	       (unsigned long long)b->in[lost].number, case_text(&b->in[lost], text, sizeof(text)),
 	       (unsigned long long)o->seed, (unsigned long long)b->in[lost].number);
@@ -245,7 +253,7 @@ static int run_all(const struct options *o, unsigned forms, struct error *err)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.engine = "interp", .cases = 1000000, .shown = 1};
+	struct options o = {.engine = "interp", .cases = 1000000, .shown = 1, .length = 1};
 	struct error err = {0};
 
 	o.seed = (uint64_t)time(NULL);

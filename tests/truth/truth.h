@@ -35,7 +35,15 @@ enum {
 /* Selectors of Linux's GDT, which the guest's has at the same places. */
 enum { SEL_CODE32 = 0x23, SEL_DATA = 0x2b, SEL_CODE64 = 0x33 };
 
-enum { FX_BYTES = 416, YMMH_BYTES = 256, PATCH_BYTES = 64, LINE_BYTES = 64, LINES_KEPT = 12 };
+enum { CASE_BYTES = 256, LENGTH_MAX = 16 }; /* of code; of instructions in sequence */
+enum {
+	FX_BYTES = 416,
+	YMMH_BYTES = 256,
+	PATCH_BYTES = 64,
+	PATCHES = 4,
+	LINE_BYTES = 64,
+	LINES_KEPT = 12
+};
 
 /* What is put into data memory before the instruction. */
 struct patch {
@@ -51,11 +59,11 @@ struct tcase {
 	bool step; /* by TF; else by INT3 */
 	uint8_t length;
 	uint16_t code_offset; /* in the code pages; may run past their end */
-	uint8_t code[16];
+	uint8_t code[CASE_BYTES];
 	uint64_t gpr[16], rflags;
 	alignas(16) uint8_t fx[FX_BYTES]; /* FXSAVE64 layout */
 	uint8_t ymmh[YMMH_BYTES];
-	struct patch patch[2];
+	struct patch patch[PATCHES];
 };
 
 struct result {
@@ -112,6 +120,8 @@ struct iform {
 	uint8_t reg, rm; /* where they are no operands */
 	bool reg_free, rm_free, vvvv_free;
 	bool lockable, branch, string, vsib;
+	bool plain; /* may be part of a sequence */
+	bool junk;  /* stands for bytes that are no instruction */
 };
 /* Fills the table: all of them for one or both modes. Their number. */
 unsigned forms_init(bool with32);
@@ -121,8 +131,15 @@ bool host_is_amd(void);
 
 /* ---- cases (cases.c) ---- */
 
-/* Makes case `number`. false: this combination has no encoding; the case is left out. */
-bool case_make(struct tcase *t, uint64_t seed, uint64_t number, unsigned forms);
+/* Makes case `number`, of `length` instructions. false: this combination has no encoding, or no
+ * sequence begins with it; the case is left out. */
+bool case_make(struct tcase *t, uint64_t seed, uint64_t number, unsigned forms, unsigned length);
+/* Values (values.c). */
+uint64_t some_int(struct rng *r);
+void some_vector(struct rng *r, uint8_t *to);	/* 16 bytes */
+void some_extended(struct rng *r, uint8_t *to); /* 10 bytes */
+void make_x87(struct rng *r, struct tcase *t);
+void make_vectors(struct rng *r, struct tcase *t);
 /* Contents of data memory before the patches. */
 void pristine_make(uint8_t *data, uint64_t seed, uint64_t batch);
 

@@ -52,10 +52,9 @@ static bool selected(const uint8_t *mask, const struct shape *s, unsigned k)
 	return mask[k * s->bytes + s->bytes - 1] & 0x80;
 }
 
-/* The address of byte n of an operand at offset at: cut to the address size. */
-static uint64_t offset_of(const struct insn *i, uint64_t at, unsigned n)
+/* An operand's offset, cut to the address size. */
+static uint64_t cut(const struct insn *i, uint64_t at)
 {
-	at += n;
 	if (i->addr_bytes == 8)
 		return at;
 	return i->addr_bytes == 4 ? (uint32_t)at : (uint16_t)at;
@@ -66,7 +65,7 @@ static uint64_t offset_of(const struct insn *i, uint64_t at, unsigned n)
 static uint64_t linear_of(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned len,
 			  bool write)
 {
-	cpu_linear(c, i->seg, offset_of(i, at, len - 1), 1, write);
+	cpu_linear(c, i->seg, at + len - 1, 1, write);
 	return cpu_linear(c, i->seg, at, 1, write);
 }
 
@@ -99,25 +98,17 @@ static void probe_any(struct soft_cpu *c, const struct insn *i, uint64_t at, uns
 		cpu_probe(c, i->seg, at, len, write);
 }
 
-/* Writes runs of selected elements; every access is checked before the first is made. */
+/* Writes the selected elements; every access is checked before the first is made. Offsets are not
+ * cut to 32 bits within an operand: what is beyond the segment's limit faults. */
 static void store_selected(struct soft_cpu *c, const struct insn *i, uint64_t at,
 			   const uint8_t *mask, const uint8_t *data, const struct shape *s)
 {
-	for (unsigned pass = 0; pass < 2; pass++) {
-		for (unsigned k = 0; k < s->elements; k++) {
-			if (!selected(mask, s, k))
-				continue;
-			unsigned first = k;
-			while (k + 1 < s->elements && selected(mask, s, k + 1))
-				k++;
-			uint64_t to = offset_of(i, at, first * s->bytes);
-			unsigned len = (k + 1 - first) * s->bytes;
-			if (pass == 0)
-				probe_any(c, i, to, len, true);
-			else
-				write_any(c, i, to, data + first * s->bytes, len);
-		}
-	}
+	for (unsigned k = 0; k < s->elements; k++)
+		if (selected(mask, s, k))
+			probe_any(c, i, at + k * s->bytes, s->bytes, true);
+	for (unsigned k = 0; k < s->elements; k++)
+		if (selected(mask, s, k))
+			write_any(c, i, at + k * s->bytes, data + k * s->bytes, s->bytes);
 }
 
 static void vmaskmov_load(struct soft_cpu *c, const struct insn *i)
@@ -128,15 +119,9 @@ static void vmaskmov_load(struct soft_cpu *c, const struct insn *i)
 	form_check(c, CHECK_AVX);
 	uint64_t at = cpu_ea(c, i);
 	get_vector(c, i->reg[1], mask);
-	for (unsigned k = 0; k < s.elements; k++) {
-		if (!selected(mask, &s, k))
-			continue;
-		unsigned first = k;
-		while (k + 1 < s.elements && selected(mask, &s, k + 1))
-			k++;
-		read_any(c, i, offset_of(i, at, first * s.bytes), out + first * s.bytes,
-			 (k + 1 - first) * s.bytes);
-	}
+	for (unsigned k = 0; k < s.elements; k++)
+		if (selected(mask, &s, k))
+			read_any(c, i, at + k * s.bytes, out + k * s.bytes, s.bytes);
 	set_vector(c, i->reg[0], out, s.vector_bytes);
 }
 
@@ -151,14 +136,14 @@ static void vmaskmov_store(struct soft_cpu *c, const struct insn *i)
 	store_selected(c, i, cpu_ea(c, i), mask, data, &s);
 }
 
-/* MASKMOV*: AMD's checks the whole operand, whatever the mask; with Intel's that is left open. */
+/* MASKMOV*: AMD's checks the whole operand, whatever the mask, in halves of 8 bytes; with Intel's
+ * that is left open. */
 static void check_whole(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned bytes)
 {
 	if (!c->vendor_amd)
 		return;
-	if (c->align_check && (cpu_linear(c, i->seg, at, bytes, true) & 7))
-		cpu_raise(c, VEC_AC, 0);
-	cpu_probe(c, i->seg, at, bytes, true);
+	for (unsigned n = 0; n < bytes; n += 8)
+		cpu_probe(c, i->seg, at + n, 8, true);
 }
 
 /* MASKMOVDQU and VMASKMOVDQU: bytes, to seg:rDI. */
@@ -170,7 +155,7 @@ static void store_to_rdi(struct soft_cpu *c, const struct insn *i, enum form_che
 	form_check(c, check);
 	get_vector(c, i->reg[0], data);
 	get_vector(c, i->reg[1], mask);
-	uint64_t at = offset_of(i, c->s.gpr[RDI], 0);
+	uint64_t at = cut(i, c->s.gpr[RDI]);
 	check_whole(c, i, at, s.vector_bytes);
 	store_selected(c, i, at, mask, data, &s);
 }
@@ -203,7 +188,7 @@ static void maskmovq(struct soft_cpu *c, const struct insn *i)
 
 	if (!x87_check(c, CHECK_MMX))
 		return;
-	uint64_t at = offset_of(i, c->s.gpr[RDI], 0);
+	uint64_t at = cut(i, c->s.gpr[RDI]);
 	enter_mmx(c); /* remains also when the store faults */
 	check_whole(c, i, at, s.vector_bytes);
 	store_selected(c, i, at, x87_st(c, i->reg[1]), x87_st(c, i->reg[0]), &s);
@@ -242,7 +227,7 @@ static uint64_t element_address(struct soft_cpu *c, const struct insn *i, const 
 		memcpy(&n, index + 8 * k, 8);
 		at += n * i->scale;
 	}
-	return offset_of(i, at, 0);
+	return cut(i, at);
 }
 
 /*
