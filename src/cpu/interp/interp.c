@@ -34,6 +34,8 @@
  */
 enum leave { LEAVE_FAULT = 1, LEAVE_EXIT };
 
+#define DR6_BS (UINT64_C(1) << 14) /* single step */
+
 /* ---- leaving an instruction ---- */
 
 _Noreturn static void leave(struct soft_cpu *c, enum leave how)
@@ -276,12 +278,13 @@ void cpu_update_mode(struct soft_cpu *c)
 		else
 			breakpoints = true;
 	}
-	if (watching)
-		tlb_flush(&c->tlb, false); /* what is watched may have changed */
+	if (watching && !c->watching)
+		tlb_flush(&c->tlb, false);
 	c->watching = watching;
 	c->bt.mode_known = false;
-	c->breakpoints = breakpoints;
-	c->careful = c->debug.step || watching || (s->rflags & (FLAG_TF | FLAG_RF));
+	c->careful = c->debug.step || (s->rflags & (FLAG_TF | FLAG_RF));
+	c->careful_near = (breakpoints || watching) && !c->careful;
+	c->careful |= c->careful_near;
 }
 
 void cpu_flush_tlb(struct soft_cpu *c, bool keep_global)
@@ -589,6 +592,24 @@ static bool steps_by_new_tf(const struct insn *i)
 	}
 }
 
+/* What the last instruction has met: watched data, a single step. True: run() returns. */
+static bool take_traps(struct soft_cpu *c, bool step)
+{
+	if (c->watch_hit) {
+		c->watch_hit = false;
+		c->exit->cause = EXIT_DEBUG;
+		c->exit->debug.kind = EXIT_DEBUG_WATCHPOINT;
+		c->exit->debug.gva = c->watch_gva;
+		return true;
+	}
+	if (c->s.shadow != SHADOW_MOV_SS) {
+		uint64_t dr6 = c->pending_dr6 | (step ? DR6_BS : 0);
+		if (dr6)
+			debug_exception(c, dr6);
+	}
+	return false;
+}
+
 /* One instruction with everything that can be special about it. True: run() returns. */
 static bool step_careful(struct soft_cpu *c)
 {
@@ -618,23 +639,14 @@ static bool step_careful(struct soft_cpu *c)
 		c->s.rflags &= ~FLAG_RF;
 		cpu_update_mode(c);
 	}
-	if (c->watch_hit) {
-		c->exit->cause = EXIT_DEBUG;
-		c->exit->debug.kind = EXIT_DEBUG_WATCHPOINT;
-		c->exit->debug.gva = c->watch_gva;
-		return true;
-	}
 	bool trap = flags & FLAG_TF;
 	/* BTF: only where a branch was taken (SDM Vol. 3, 17.4.3). */
 	if (c->s.debugctl & DEBUG_CTL_BTF)
 		trap = trap && c->s.rip != ((start + i->length) & c->ip_mask);
 	if (steps_by_new_tf(i))
 		trap = trap && (c->s.rflags & FLAG_TF);
-	if (c->s.shadow != SHADOW_MOV_SS) {
-		uint64_t dr6 = c->pending_dr6 | (trap ? UINT64_C(1) << 14 : 0);
-		if (dr6)
-			debug_exception(c, dr6);
-	}
+	if (take_traps(c, trap))
+		return true;
 	if (c->debug.step) {
 		c->exit->cause = EXIT_DEBUG;
 		c->exit->debug.kind = EXIT_DEBUG_STEP;
@@ -661,18 +673,29 @@ void interp_run_block(struct soft_cpu *c)
 	c->vcpu.stats.instructions -= (uint64_t)(end - i);
 }
 
-/* May the block at the next instruction hold an instruction with a breakpoint? */
-static bool breakpoint_is_near(const struct soft_cpu *c)
+/* Breakpoints on instructions ask for care only in blocks that may hold one; what is watched ends
+ * the block (memory.c). */
+static bool can_run_block(const struct soft_cpu *c)
 {
 	uint64_t gva = linear_rip(c);
 
+	if (!c->careful_near || c->s.shadow || c->replay.done)
+		return false;
 	for (unsigned n = 0; n < 4; n++)
 		if ((c->s.dr7 >> (2 * n) & 3) && c->s.dr[n] - gva < BLOCK_BYTES)
-			return true;
+			return false;
 	for (unsigned n = 0; n < c->debug.points; n++)
 		if (c->debug.point[n].gva - gva < BLOCK_BYTES)
-			return true;
-	return false;
+			return false;
+	return true;
+}
+
+/* A block, which ends early where watched data is met. True: run() returns. */
+static bool run_block_watched(struct soft_cpu *c)
+{
+	c->watch_hit = false;
+	interp_run_block(c);
+	return take_traps(c, false);
 }
 
 /* Between instructions: true when run() has to return. */
@@ -733,12 +756,9 @@ static void run(struct soft_cpu *c)
 	for (;;) {
 		if (boundary(c))
 			return;
-		if (unlikely(c->careful || c->s.shadow || c->replay.done ||
-			     (c->breakpoints && breakpoint_is_near(c)))) {
-			if (step_careful(c))
+		if (unlikely(c->careful || c->s.shadow || c->replay.done)) {
+			if (can_run_block(c) ? run_block_watched(c) : step_careful(c))
 				return;
-		} else if (unlikely(c->breakpoints)) {
-			interp_run_block(c); /* short enough not to reach one */
 		} else if (c->translator) {
 			bt_run(c);
 		} else {
@@ -858,6 +878,7 @@ int soft_set_debug(struct vcpu *v, const struct vcpu_debug *debug)
 	if (debug->points > VCPU_DEBUG_POINTS)
 		return -EINVAL;
 	c->debug = *debug;
+	tlb_flush(&c->tlb, false); /* what is watched may have changed */
 	cpu_update_mode(c);
 	return 0;
 }

@@ -57,8 +57,9 @@ struct soft_cpu {
 	uint8_t cpl;
 	uint8_t mode;	   /* enum insn_mode, decode/insn.h */
 	uint8_t data_class; /* enum mmu_class of ordinary data accesses */
-	bool careful;	   /* TF, shadows, watchpoints: one instruction at a time */
-	bool breakpoints;  /* on instructions: care is needed near them */
+	bool careful;	   /* TF, shadows, breakpoints: one instruction at a time */
+	bool careful_near; /* careful only for breakpoints and watchpoints: blocks may be run where
+			      no breakpoint is near */
 	uint64_t lin_mask; /* of linear addresses: all ones in 64-bit mode, else 32 bits */
 	uint64_t ip_mask;  /* of RIP: 64, 32 or 16 bits */
 	uint64_t seg_base[SEG_NR]; /* as address generation adds it: 0 for ES to DS in 64-bit mode */

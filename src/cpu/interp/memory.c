@@ -75,8 +75,10 @@ static void check_watch(struct soft_cpu *c, uint64_t gva, unsigned len, bool wri
 		uint64_t size = dr_len(c->s.dr7, n);
 		bool writes_only = (c->s.dr7 >> (16 + 4 * n) & 3) == 1;
 		if (dr_enabled(c->s.dr7, n) && dr_is_data(c->s.dr7, n) && (write || !writes_only) &&
-		    overlap(gva, len, c->s.dr[n] & ~(size - 1), size))
+		    overlap(gva, len, c->s.dr[n] & ~(size - 1), size)) {
 			c->pending_dr6 |= UINT64_C(1) << n;
+			c->break_block = true;
+		}
 	}
 	for (unsigned n = 0; n < c->debug.points; n++) {
 		const struct vcpu_debug_point *p = &c->debug.point[n];
@@ -84,6 +86,7 @@ static void check_watch(struct soft_cpu *c, uint64_t gva, unsigned len, bool wri
 		    overlap(gva, len, p->gva, p->len)) {
 			c->watch_hit = true;
 			c->watch_gva = p->gva;
+			c->break_block = true;
 		}
 	}
 }

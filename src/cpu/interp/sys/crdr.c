@@ -21,6 +21,7 @@
 #define DR6_BD	  UINT64_C(0x2000)
 #define DR7_KNOWN UINT64_C(0xffff23ff)
 #define DR7_ONES  UINT64_C(0x400)
+#define DR7_ENABLES UINT64_C(0xff)
 #define DR7_GD	  UINT64_C(0x2000)
 
 /* The general register's value or place: 64 bits in 64-bit mode, else 32, whatever prefixes. */
@@ -226,6 +227,8 @@ static void op_mov_to_dr(struct soft_cpu *c, const struct insn *i)
 		else
 			c->s.dr7 = (v & DR7_KNOWN) | DR7_ONES;
 	}
+	if (n != 6 && (c->s.dr7 & DR7_ENABLES))
+		cpu_flush_tlb(c, false); /* what is watched has changed */
 	cpu_update_mode(c);
 }
 
