@@ -9,12 +9,22 @@ enum { CALIBRATE_NS = 20 * 1000 * 1000 };
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static uint64_t tsc_hz;
 
-uint64_t clock_ns(void)
+static uint64_t now_ns(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t clock_ns(void)
+{
+	return now_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t clock_utc_ns(void)
+{
+	return now_ns(CLOCK_REALTIME);
 }
 
 /* One reading of both clocks, taken where the TSC moved least around the clock call, so that a

@@ -9,6 +9,9 @@
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t clock_ns(void);
 
+/* CLOCK_REALTIME in nanoseconds since 1970. */
+uint64_t clock_utc_ns(void);
+
 /* The host's TSC now. */
 static inline uint64_t clock_tsc(void)
 {

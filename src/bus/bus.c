@@ -121,7 +121,8 @@ static const struct bus_range *winner(const struct space *s, uint64_t addr)
 
 /* Writes the segments for s->ranges into t. edges are the sorted addresses where something starts
  * or ends. */
-static void flatten(const struct space *s, const uint64_t *edges, size_t edge_count, struct table *t)
+static void flatten(const struct space *s, const uint64_t *edges, size_t edge_count,
+		    struct table *t)
 {
 	const struct bus_range *previous = NULL;
 	size_t n = 0;

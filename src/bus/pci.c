@@ -119,8 +119,7 @@ static void access_data(void *opaque, struct bus_access *a)
 	address = pb->address;
 	pthread_mutex_unlock(&pb->lock);
 	if (address & ADDRESS_ENABLE)
-		config_access(pb, a, address >> 8 & 0xffff,
-			      (address & 0xfc) + (unsigned)a->offset);
+		config_access(pb, a, address >> 8 & 0xffff, (address & 0xfc) + (unsigned)a->offset);
 }
 
 /* PCI Express Base Specification 7.2.2: bus, device, function, 4 KiB of registers each. */

@@ -97,8 +97,8 @@ struct pci_dev {
 	bool intx;     /* the level the device drives */
 	bool intx_out; /* what of it is on the line */
 	uint8_t config[PCI_CONFIG_BYTES];
-	uint8_t initial[PCI_CONFIG_BYTES];  /* for reset */
-	uint8_t writable[PCI_CONFIG_BYTES]; /* bits the guest may write */
+	uint8_t initial[PCI_CONFIG_BYTES];   /* for reset */
+	uint8_t writable[PCI_CONFIG_BYTES];  /* bits the guest may write */
 	uint8_t clearable[PCI_CONFIG_BYTES]; /* bits that writing 1 clears */
 	struct pci_bar bar[PCI_BARS];
 	uint8_t cap_next; /* where the next capability goes */

@@ -13,8 +13,10 @@
 
 enum { CAPABILITIES_AT = 0x40, STATUS_CAP_LIST = 1 << 4 };
 enum { BAR_IO = 1, BAR_MEM64 = 4, BAR_PREFETCH = 8 };
-enum { COMMAND_WRITABLE = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | 1 << 6 | 1 << 8 |
-			  PCI_COMMAND_INTX_OFF };
+enum {
+	COMMAND_WRITABLE = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | 1 << 6 |
+			   1 << 8 | PCI_COMMAND_INTX_OFF
+};
 enum { MMIO_BITS = 52 };
 
 void pci_dev_set(struct pci_dev *d, unsigned offset, unsigned size, uint32_t value,
@@ -57,8 +59,11 @@ int pci_dev_set_bar(struct pci_dev *d, unsigned n, enum pci_bar_kind kind, bool 
 		flags |= BAR_MEM64;
 	if (kind != PCI_BAR_IO && prefetchable)
 		flags |= BAR_PREFETCH;
-	d->bar[n] = (struct pci_bar){
-		.kind = kind, .prefetchable = prefetchable, .size = size, .fn = fn, .opaque = opaque};
+	d->bar[n] = (struct pci_bar){.kind = kind,
+				     .prefetchable = prefetchable,
+				     .size = size,
+				     .fn = fn,
+				     .opaque = opaque};
 	pci_dev_set(d, PCI_BAR0 + 4 * n, 4, flags, (uint32_t)mask);
 	if (kind == PCI_BAR_MEM64)
 		pci_dev_set(d, PCI_BAR0 + 4 * n + 4, 4, 0, (uint32_t)(mask >> 32));

@@ -50,8 +50,8 @@ int pci_msi_add(struct pci_dev *d, unsigned vectors)
 
 bool pci_msi_enabled(struct pci_dev *d)
 {
-	return d->msi_cap && __atomic_load_n(&d->config[d->msi_cap + MSI_CONTROL],
-					     __ATOMIC_RELAXED) & MSI_ENABLE;
+	return d->msi_cap &&
+	       __atomic_load_n(&d->config[d->msi_cap + MSI_CONTROL], __ATOMIC_RELAXED) & MSI_ENABLE;
 }
 
 /* Vectors the guest has granted, at most those asked for. */
@@ -148,7 +148,8 @@ int pci_msix_add(struct pci_dev *d, unsigned vectors, unsigned bar, uint32_t tab
 static unsigned msix_control(const struct pci_dev *d)
 {
 	return (unsigned)__atomic_load_n(&d->config[d->msix.cap + MSIX_CONTROL + 1],
-					 __ATOMIC_RELAXED) << 8;
+					 __ATOMIC_RELAXED)
+	       << 8;
 }
 
 bool pci_msix_enabled(struct pci_dev *d)
@@ -232,8 +233,12 @@ static void access_pba(void *opaque, struct bus_access *a)
 void pci_msix_map(struct pci_dev *d, uint64_t bar_base)
 {
 	struct pci_msix *x = &d->msix;
-	struct bus_range table = {BUS_MMIO, bar_base + x->table_at,
-				  (uint64_t)x->vectors * MSIX_ENTRY_BYTES, access_table, d, d->name};
+	struct bus_range table = {BUS_MMIO,
+				  bar_base + x->table_at,
+				  (uint64_t)x->vectors * MSIX_ENTRY_BYTES,
+				  access_table,
+				  d,
+				  d->name};
 	struct bus_range pba = {BUS_MMIO, bar_base + x->pba_at, pba_words(x) * 8, access_pba, d,
 				d->name};
 

@@ -61,7 +61,8 @@ int debug_exit_create(struct debug_exit **out, struct bus *bus, uint16_t port,
 	if (!d)
 		return error_set(err, -ENOMEM, "debug exit: out of memory");
 	*d = (struct debug_exit){.bus = bus, .port = port, .fn = fn, .opaque = opaque};
-	rc = bus_map(bus, &(struct bus_range){BUS_PIO, port, PORT_BYTES, access_port, d, "debug exit"});
+	rc = bus_map(bus,
+		     &(struct bus_range){BUS_PIO, port, PORT_BYTES, access_port, d, "debug exit"});
 	if (rc) {
 		destroy(d);
 		return error_set(err, rc, "debug exit: port %#x cannot be mapped", port);

@@ -18,7 +18,12 @@ struct fw_cfg_config {
 };
 
 /* Well-known keys; the rest of the numbers below FW_CFG_FILE_FIRST are the caller's business. */
-enum { FW_CFG_SIGNATURE = 0x00, FW_CFG_ID = 0x01, FW_CFG_FILE_DIR = 0x19, FW_CFG_FILE_FIRST = 0x20 };
+enum {
+	FW_CFG_SIGNATURE = 0x00,
+	FW_CFG_ID = 0x01,
+	FW_CFG_FILE_DIR = 0x19,
+	FW_CFG_FILE_FIRST = 0x20
+};
 enum { FW_CFG_FILES_MAX = 64, FW_CFG_NAME_BYTES = 56 };
 
 extern const struct dev_ops fw_cfg_ops;

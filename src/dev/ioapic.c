@@ -113,8 +113,10 @@ static uint32_t read_window(struct ioapic *io)
 
 	switch (io->select) {
 	case REG_ID:
-	case REG_ARBITRATION: return (uint32_t)io->id << 24;
-	case REG_VERSION: return VERSION | (IOAPIC_PINS - 1) << 16;
+	case REG_ARBITRATION:
+		return (uint32_t)io->id << 24;
+	case REG_VERSION:
+		return VERSION | (IOAPIC_PINS - 1) << 16;
 	default:
 		if (io->select < REG_REDIR || pin >= IOAPIC_PINS)
 			return 0;
@@ -155,7 +157,8 @@ static void access_mmio(void *opaque, struct bus_access *a)
 		else
 			v = read_window(io);
 		break;
-	default: break;
+	default:
+		break;
 	}
 	pthread_mutex_unlock(&io->lock);
 	if (!a->write)

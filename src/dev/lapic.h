@@ -64,8 +64,8 @@ enum apic_mode {
 
 /* A message on the bus between APICs. */
 struct apic_message {
-	uint32_t dest;	   /* 8 bits, or 32 when x2apic */
-	bool x2apic;	   /* sent by an APIC in x2APIC mode: dest is 32 bits wide */
+	uint32_t dest; /* 8 bits, or 32 when x2apic */
+	bool x2apic;   /* sent by an APIC in x2APIC mode: dest is 32 bits wide */
 	bool logical;
 	enum apic_mode mode;
 	uint8_t vector;

@@ -60,7 +60,8 @@ static bool take(struct lapic *l, const struct apic_message *m)
 		l->extint = true;
 		lapic_update(l);
 		return true;
-	default: return false; /* no system management mode here; 3 is reserved */
+	default:
+		return false; /* no system management mode here; 3 is reserved */
 	}
 }
 

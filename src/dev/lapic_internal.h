@@ -37,7 +37,7 @@ struct lapic {
 	struct lapic_cpu cpu;
 	bool irq_level; /* what cpu.set_irq was told */
 
-	uint64_t base;		      /* IA32_APIC_BASE */
+	uint64_t base;			 /* IA32_APIC_BASE */
 	uint64_t irr[4], isr[4], tmr[4]; /* bit v % 64 of word v / 64 */
 	uint8_t tpr;
 	uint32_t ldr, svr, esr, esr_pending, icr_low, icr_high, lvt[LVT_COUNT], divide;

@@ -29,7 +29,12 @@ enum {
 	REG_SELF_IPI = 0x3f,
 };
 
-enum { MSR_APIC_BASE = 0x1b, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800, MSR_X2APIC_LAST = 0x8ff };
+enum {
+	MSR_APIC_BASE = 0x1b,
+	MSR_TSC_DEADLINE = 0x6e0,
+	MSR_X2APIC = 0x800,
+	MSR_X2APIC_LAST = 0x8ff
+};
 
 /* Version 14h, 6 LVT entries, EOI broadcast can be suppressed (SDM 11.4.8). */
 enum { VERSION = 0x14 | (LVT_COUNT - 1) << 16 | 1 << 24 };
@@ -37,8 +42,8 @@ enum { ICR_LOGICAL = 0x800, ICR_ASSERT = 0x4000, ICR_LEVEL = 0x8000 };
 enum { ICR_WRITABLE = 0xccfff, ICR_X2APIC_ALLOWED = 0xcdfff };
 
 const uint32_t lvt_writable[LVT_COUNT] = {
-	[LVT_TIMER] = 0x700ff,	[LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
-	[LVT_LINT0] = 0x1a7ff,	[LVT_LINT1] = 0x1a7ff,	 [LVT_ERROR] = 0x100ff,
+	[LVT_TIMER] = 0x700ff, [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
+	[LVT_LINT0] = 0x1a7ff, [LVT_LINT1] = 0x1a7ff,	[LVT_ERROR] = 0x100ff,
 };
 
 /* What a write leaves to be done once the lock is dropped. */
@@ -77,23 +82,52 @@ static bool read_reg(struct lapic *l, unsigned reg, uint32_t *v)
 		return true;
 	}
 	switch (reg) {
-	case REG_ID: *v = x2apic ? l->id : l->id << 24; break;
-	case REG_VERSION: *v = VERSION; break;
-	case REG_TPR: *v = l->tpr; break;
+	case REG_ID:
+		*v = x2apic ? l->id : l->id << 24;
+		break;
+	case REG_VERSION:
+		*v = VERSION;
+		break;
+	case REG_TPR:
+		*v = l->tpr;
+		break;
 	case REG_APR:
-	case REG_RRD: return !x2apic; /* 0 */
-	case REG_PPR: *v = lapic_ppr(l); break;
-	case REG_EOI: return !x2apic; /* 0 */
-	case REG_LDR: *v = x2apic ? lapic_x2apic_ldr(l) : l->ldr; break;
-	case REG_DFR: *v = (uint32_t)l->dfr << 28 | 0xfffffff; return !x2apic;
-	case REG_SVR: *v = l->svr; break;
-	case REG_ESR: *v = l->esr; break;
-	case REG_ICR: *v = l->icr_low; break;
-	case REG_ICR_HIGH: *v = l->icr_high; return !x2apic;
-	case REG_INITIAL: *v = l->initial; break;
-	case REG_CURRENT: *v = lapic_timer_current(l); break;
-	case REG_DIVIDE: *v = l->divide; break;
-	default: return false;
+	case REG_RRD:
+		return !x2apic; /* 0 */
+	case REG_PPR:
+		*v = lapic_ppr(l);
+		break;
+	case REG_EOI:
+		return !x2apic; /* 0 */
+	case REG_LDR:
+		*v = x2apic ? lapic_x2apic_ldr(l) : l->ldr;
+		break;
+	case REG_DFR:
+		*v = (uint32_t)l->dfr << 28 | 0xfffffff;
+		return !x2apic;
+	case REG_SVR:
+		*v = l->svr;
+		break;
+	case REG_ESR:
+		*v = l->esr;
+		break;
+	case REG_ICR:
+		*v = l->icr_low;
+		break;
+	case REG_ICR_HIGH:
+		*v = l->icr_high;
+		return !x2apic;
+	case REG_INITIAL:
+		*v = l->initial;
+		break;
+	case REG_CURRENT:
+		*v = lapic_timer_current(l);
+		break;
+	case REG_DIVIDE:
+		*v = l->divide;
+		break;
+	default:
+		return false;
 	}
 	return true;
 }
@@ -165,12 +199,18 @@ static uint32_t x2apic_reserved(unsigned reg)
 			 (reg == REG_LVT + LVT_LINT0 || reg == REG_LVT + LVT_LINT1 ? 0x4000u : 0));
 	switch (reg) {
 	case REG_TPR:
-	case REG_SELF_IPI: return ~UINT32_C(0xff);
-	case REG_SVR: return ~(uint32_t)SVR_WRITABLE;
-	case REG_ICR: return ~(uint32_t)ICR_X2APIC_ALLOWED;
-	case REG_DIVIDE: return ~UINT32_C(0xb);
-	case REG_INITIAL: return 0;
-	default: return UINT32_MAX; /* EOI, ESR: only 0 may be written */
+	case REG_SELF_IPI:
+		return ~UINT32_C(0xff);
+	case REG_SVR:
+		return ~(uint32_t)SVR_WRITABLE;
+	case REG_ICR:
+		return ~(uint32_t)ICR_X2APIC_ALLOWED;
+	case REG_DIVIDE:
+		return ~UINT32_C(0xb);
+	case REG_INITIAL:
+		return 0;
+	default:
+		return UINT32_MAX; /* EOI, ESR: only 0 may be written */
 	}
 }
 
@@ -188,10 +228,18 @@ static bool write_reg(struct lapic *l, unsigned reg, uint32_t v, uint32_t high, 
 		l->tpr = (uint8_t)v;
 		lapic_update(l);
 		break;
-	case REG_EOI: todo->eoi = lapic_eoi(l); break;
-	case REG_LDR: l->ldr = v & 0xff000000; return !x2apic;
-	case REG_DFR: l->dfr = v >> 28; return !x2apic;
-	case REG_SVR: write_svr(l, v); break;
+	case REG_EOI:
+		todo->eoi = lapic_eoi(l);
+		break;
+	case REG_LDR:
+		l->ldr = v & 0xff000000;
+		return !x2apic;
+	case REG_DFR:
+		l->dfr = v >> 28;
+		return !x2apic;
+	case REG_SVR:
+		write_svr(l, v);
+		break;
 	case REG_ESR:
 		l->esr = l->esr_pending;
 		l->esr_pending = 0;
@@ -202,9 +250,15 @@ static bool write_reg(struct lapic *l, unsigned reg, uint32_t v, uint32_t high, 
 			l->icr_high = high;
 		send_ipi(l, l->icr_low, l->icr_high, todo);
 		break;
-	case REG_ICR_HIGH: l->icr_high = v & 0xff000000; break;
-	case REG_INITIAL: lapic_timer_set_initial(l, v); break;
-	case REG_DIVIDE: lapic_timer_set_divide(l, v); break;
+	case REG_ICR_HIGH:
+		l->icr_high = v & 0xff000000;
+		break;
+	case REG_INITIAL:
+		lapic_timer_set_initial(l, v);
+		break;
+	case REG_DIVIDE:
+		lapic_timer_set_divide(l, v);
+		break;
 	case REG_SELF_IPI:
 		if (!x2apic)
 			return false;
@@ -215,8 +269,10 @@ static bool write_reg(struct lapic *l, unsigned reg, uint32_t v, uint32_t high, 
 	case REG_APR:
 	case REG_PPR:
 	case REG_RRD:
-	case REG_CURRENT: return !x2apic;
-	default: return reg >= REG_ISR && reg < REG_ESR && !x2apic;
+	case REG_CURRENT:
+		return !x2apic;
+	default:
+		return reg >= REG_ISR && reg < REG_ESR && !x2apic;
 	}
 	return true;
 }
@@ -270,7 +326,7 @@ static bool transition_allowed(uint64_t from, uint64_t to)
 	if (to_x2 && !to_on)
 		return false;
 	if (!from_on && to_x2)
-		return false; /* off to x2APIC goes through xAPIC */
+		return false;		      /* off to x2APIC goes through xAPIC */
 	return !(from_x2 && to_on && !to_x2); /* x2APIC to xAPIC goes through off */
 }
 

@@ -76,7 +76,8 @@ static uint64_t next_fire(const struct lapic *l, uint64_t now)
 			return now + FAR_NS; /* decades; the callback looks again */
 		wait = clock_muldiv(l->tsc_deadline - tsc, 1000000000, l->set->cfg.tsc_hz);
 		return now + wait + 1;
-	default: return 0;
+	default:
+		return 0;
 	}
 }
 

@@ -194,14 +194,29 @@ static void write_ocw2(struct chip *c, uint8_t value)
 	uint8_t served = c->special_mask ? c->isr & ~c->imr : c->isr;
 
 	switch (value >> 5) {
-	case 0: c->rotate_on_aeoi = false; break;
-	case 1: eoi(c, highest(c, served), false); break;
-	case 2: break;
-	case 3: eoi(c, level, false); break;
-	case 4: c->rotate_on_aeoi = true; break;
-	case 5: eoi(c, highest(c, served), true); break;
-	case 6: c->lowest = (uint8_t)level; break;
-	case 7: eoi(c, level, true); break;
+	case 0:
+		c->rotate_on_aeoi = false;
+		break;
+	case 1:
+		eoi(c, highest(c, served), false);
+		break;
+	case 2:
+		break;
+	case 3:
+		eoi(c, level, false);
+		break;
+	case 4:
+		c->rotate_on_aeoi = true;
+		break;
+	case 5:
+		eoi(c, highest(c, served), true);
+		break;
+	case 6:
+		c->lowest = (uint8_t)level;
+		break;
+	case 7:
+		eoi(c, level, true);
+		break;
 	}
 }
 
@@ -220,7 +235,9 @@ static void write_ocw3(struct chip *c, uint8_t value)
 static void write_odd(struct chip *c, uint8_t value)
 {
 	switch (c->step) {
-	case INIT_DONE: c->imr = value; break;
+	case INIT_DONE:
+		c->imr = value;
+		break;
 	case INIT_ICW2:
 		c->vector_base = value & 0xf8;
 		c->step = !(c->icw1 & ICW1_SINGLE) ? INIT_ICW3

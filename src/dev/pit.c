@@ -21,7 +21,7 @@
 #include "dev/regs.h"
 
 enum { COUNTERS = 3, SPEAKER = 2, REG_CONTROL = 3 };
-enum { MIN_EDGE_NS = 100 * 1000 };
+enum { MIN_EDGE_NS = 100 * 1000, MIN_PERIOD = 120 /* ticks, about as long */ };
 enum { RW_LATCH, RW_LOW, RW_HIGH, RW_BOTH };
 enum { READ_BACK = 3, READ_BACK_NO_COUNT = 0x20, READ_BACK_NO_STATUS = 0x10 };
 enum { PORT61_GATE2 = 1, PORT61_KEEP = 0xf, PORT61_REFRESH = 0x10, PORT61_OUT2 = 0x20 };
@@ -30,9 +30,9 @@ enum { REFRESH_NS = 15085 }; /* half a period of the refresh request's toggle */
 struct counter {
 	uint8_t control; /* the last control word's low 6 bits: RW, mode, BCD */
 	bool gate;
-	bool loaded;  /* a count has been written since the control word */
-	bool running; /* counts; else it holds `elapsed` */
-	bool triggered; /* modes 1 and 5: a gate edge has come */
+	bool loaded;	  /* a count has been written since the control word */
+	bool running;	  /* counts; else it holds `elapsed` */
+	bool triggered;	  /* modes 1 and 5: a gate edge has come */
 	uint32_t count;	  /* initial count in ticks, 1 to 65536 */
 	uint64_t start;	  /* tick at which count was loaded; may be one ahead of now */
 	uint64_t elapsed; /* while held */
@@ -101,12 +101,18 @@ static bool out(const struct counter *c, uint64_t now)
 	if (!c->loaded)
 		return mode != 0;
 	switch (mode) {
-	case 0: return e >= n;
-	case 1: return !c->triggered || e >= n;
-	case 2: return !c->gate || e % n != n - 1;
-	case 3: return !c->gate || e % n < (n + 1) / 2;
-	case 4: return e != n;
-	default: return !c->triggered || e != n;
+	case 0:
+		return e >= n;
+	case 1:
+		return !c->triggered || e >= n;
+	case 2:
+		return !c->gate || e % n != n - 1;
+	case 3:
+		return !c->gate || e % n < (n + 1) / 2;
+	case 4:
+		return e != n;
+	default:
+		return !c->triggered || e != n;
 	}
 }
 
@@ -116,7 +122,9 @@ static uint16_t value(const struct counter *c, uint64_t now)
 	uint64_t e = elapsed(c, now), n = c->count, modulus = is_bcd(c) ? 10000 : 65536, v;
 
 	switch (mode_of(c)) {
-	case 2: v = n - e % n; break;
+	case 2:
+		v = n - e % n;
+		break;
 	case 3:
 		/* By twos; an odd count loads one less, twice as many halves up as down. */
 		v = e % n;
@@ -124,7 +132,9 @@ static uint16_t value(const struct counter *c, uint64_t now)
 			v -= (n + 1) / 2;
 		v = (n & ~UINT64_C(1)) - 2 * v;
 		break;
-	default: v = n + modulus - e % modulus; break;
+	default:
+		v = n + modulus - e % modulus;
+		break;
 	}
 	v %= modulus;
 	if (is_bcd(c))
@@ -137,7 +147,8 @@ static uint32_t ticks_of(const struct counter *c, uint16_t raw)
 	uint32_t n = raw;
 
 	if (is_bcd(c))
-		n = (raw >> 12) * 1000u + (raw >> 8 & 15) * 100u + (raw >> 4 & 15) * 10u + (raw & 15);
+		n = (raw >> 12) * 1000u + (raw >> 8 & 15) * 100u + (raw >> 4 & 15) * 10u +
+		    (raw & 15);
 	return n ? n : is_bcd(c) ? 10000 : 65536;
 }
 
@@ -168,11 +179,18 @@ static uint64_t next_edge(const struct counter *c, uint64_t now)
 	if (!c->loaded || !c->running)
 		return 0;
 	switch (mode_of(c)) {
-	case 0: at = e < n ? c->start + n : 0; break;
+	case 0:
+		at = e < n ? c->start + n : 0;
+		break;
 	case 2:
-	case 3: at = c->start + (e / n + 1) * n; break;
-	case 4: at = e < n + 1 ? c->start + n + 1 : 0; break;
-	default: return 0; /* counter 0's gate is tied high: no trigger ever comes */
+	case 3:
+		at = c->start + (e / n + 1) * n;
+		break;
+	case 4:
+		at = e < n + 1 ? c->start + n + 1 : 0;
+		break;
+	default:
+		return 0; /* counter 0's gate is tied high: no trigger ever comes */
 	}
 	/* Before a new count takes over, or after its first period, whichever the edge falls in. */
 	if (at && c->next_valid && mode_of(c) == 3 && at > c->next_tick)
@@ -190,7 +208,9 @@ static void arm(struct pit *p)
 		return;
 	}
 	ns = tick_ns(p, p->edge_tick);
-	timer_arm(&p->timer, ns > soonest || p->counter[0].count > 120 ? ns : soonest);
+	if (ns < soonest && p->counter[0].count < MIN_PERIOD && mode_of(&p->counter[0]) / 2 == 1)
+		ns = soonest;
+	timer_arm(&p->timer, ns);
 }
 
 static void on_timer(void *opaque)

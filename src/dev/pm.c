@@ -45,9 +45,9 @@ static void update(struct pm *p)
 	irq_set(&p->cfg.sci, (p->sts & p->en) || (p->gpe_sts & p->gpe_en));
 	p->fire_ns = 0;
 	if (p->en & TMR_STS && !(p->sts & TMR_STS))
-		p->fire_ns = p->epoch_ns + 1 +
-			     clock_muldiv((half_turns + 1) << (TIMER_BITS - 1), 1000000000,
-					  PM_TIMER_HZ);
+		p->fire_ns =
+			p->epoch_ns + 1 +
+			clock_muldiv((half_turns + 1) << (TIMER_BITS - 1), 1000000000, PM_TIMER_HZ);
 	if (p->fire_ns)
 		timer_arm(&p->timer, p->fire_ns);
 	else
@@ -111,15 +111,20 @@ static void block_write(void *dev, unsigned reg, uint8_t value)
 	update(p);
 	switch (reg) {
 	case 0:
-	case 1: clear_byte(&p->sts, reg, value & (uint8_t)(STS_CLEARABLE >> (8 * reg))); break;
+	case 1:
+		clear_byte(&p->sts, reg, value & (uint8_t)(STS_CLEARABLE >> (8 * reg)));
+		break;
 	case 2:
 	case 3:
 		set_byte(&p->en, reg & 1, value);
 		p->en &= EN_WRITABLE;
 		break;
 	case CNT_AT:
-	case CNT_AT + 1: write_cnt(p, reg & 1, value); break;
-	default: break; /* the timer cannot be written */
+	case CNT_AT + 1:
+		write_cnt(p, reg & 1, value);
+		break;
+	default:
+		break; /* the timer cannot be written */
 	}
 	update(p);
 	pthread_mutex_unlock(&p->lock);

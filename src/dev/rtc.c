@@ -38,20 +38,12 @@ struct rtc {
 	struct timer timer;
 	uint8_t index, c;
 	uint8_t cmos[RTC_BYTES];
-	int64_t offset_ns;	  /* the guest's clock less the host's UTC */
+	int64_t offset_ns;	    /* the guest's clock less the host's UTC */
 	uint64_t periodic_epoch_ns; /* CLOCK_MONOTONIC at which the divider started */
 	uint64_t periodic_seen;	    /* periods already accounted for */
 	uint64_t second_seen;	    /* the guest's second up to which UF and AF are accounted for */
 	uint64_t fire_ns;
 };
-
-static uint64_t host_utc_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * SECOND_NS + (uint64_t)ts.tv_nsec;
-}
 
 static bool held(const struct rtc *r)
 {
@@ -61,7 +53,7 @@ static bool held(const struct rtc *r)
 /* The guest's time since 1970. */
 static uint64_t guest_ns(const struct rtc *r)
 {
-	return (r->cfg.utc_ns ? r->cfg.utc_ns() : host_utc_ns()) + (uint64_t)r->offset_ns;
+	return clock_utc_ns() + (uint64_t)r->offset_ns;
 }
 
 /* --- the time bytes (datasheet table 3) --- */
@@ -227,8 +219,9 @@ static void arm(struct rtc *r)
 		fire = at > now + MIN_PERIOD_NS ? at : now + MIN_PERIOD_NS;
 	}
 	if (want & (B_AIE | B_UIE) && !held(r)) {
-		uint64_t second = want & B_UIE ? utc / SECOND_NS + 1 : next_alarm(r, utc / SECOND_NS);
-		at = second ? now + second * SECOND_NS - utc + 1 : 0;
+		uint64_t second = want & B_UIE ? utc / SECOND_NS + 1
+					       : next_alarm(r, utc / SECOND_NS);
+		at = second ? now + second * SECOND_NS - utc : 0;
 		if (at && (!fire || at < fire))
 			fire = at;
 	}
@@ -290,9 +283,12 @@ static uint8_t read_c(struct rtc *r)
 static uint8_t read_cmos(struct rtc *r)
 {
 	switch (r->index) {
-	case REG_A: return read_a(r);
-	case REG_C: return read_c(r);
-	case REG_D: return D_VALID;
+	case REG_A:
+		return read_a(r);
+	case REG_C:
+		return read_c(r);
+	case REG_D:
+		return D_VALID;
 	default:
 		if (is_time(r->index) && !is_alarm(r->index))
 			bytes_from_clock(r);
@@ -306,7 +302,6 @@ static void write_control(struct rtc *r, unsigned reg, uint8_t value)
 	bool was_held = held(r);
 	uint64_t fraction = 0;
 
-	update_flags(r);
 	bytes_from_clock(r);
 	if (reg == REG_A) {
 		bool was_reset = (r->cmos[REG_A] & A_DIVIDER) != A_DIVIDER_RUN;
@@ -330,6 +325,7 @@ static void write_cmos(struct rtc *r, uint8_t value)
 
 	if (i == REG_C || i == REG_D)
 		return;
+	update_flags(r); /* the past goes by the old settings */
 	if (i == REG_A || i == REG_B) {
 		write_control(r, i, value);
 	} else if (is_time(i) && !is_alarm(i) && !held(r)) {
@@ -403,6 +399,8 @@ static void state(void *dev, struct state_stream *s)
 	uint64_t offset = (uint64_t)r->offset_ns;
 
 	pthread_mutex_lock(&r->lock);
+	if (state_writing(s))
+		update_flags(r);
 	state_begin(s, "rtc", 0, 1);
 	state_u8(s, &r->index);
 	state_u8(s, &r->c);

@@ -16,7 +16,6 @@ struct rtc_config {
 	struct loop *loop;
 	uint16_t port;
 	struct irq_line irq;
-	uint64_t (*utc_ns)(void); /* since 1970; NULL: the host's CLOCK_REALTIME */
 };
 
 extern const struct dev_ops rtc_ops;

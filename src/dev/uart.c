@@ -170,7 +170,8 @@ static uint64_t rx_timeout_ns(const struct uart *u)
 {
 	unsigned divisor = u->dlm << 8 | u->dll;
 	unsigned bits = 1 + 5 + (u->lcr & 3) + !!(u->lcr & 8) + 1 + !!(u->lcr & 4);
-	uint64_t ns = 4 * clock_muldiv(16u * (divisor ? divisor : 1) * bits, 1000000000, UART_CLOCK_HZ);
+	uint64_t ns =
+		4 * clock_muldiv(16u * (divisor ? divisor : 1) * bits, 1000000000, UART_CLOCK_HZ);
 
 	return ns < 100000 ? 100000 : ns > 20000000 ? 20000000 : ns;
 }
@@ -368,15 +369,22 @@ static void reg_write(void *opaque, unsigned reg, uint8_t value)
 		else
 			write_ier(u, value);
 		break;
-	case IIR_FCR: write_fcr(u, value); break;
-	case REG_LCR: write_lcr(u, value); break;
+	case IIR_FCR:
+		write_fcr(u, value);
+		break;
+	case REG_LCR:
+		write_lcr(u, value);
+		break;
 	case REG_MCR:
 		u->mcr = value & MCR_MASK;
 		msr_update(u);
 		rx_offer_room(u);
 		break;
-	case REG_SCR: u->scr = value; break;
-	default: break; /* LSR and MSR are not for writing outside the factory */
+	case REG_SCR:
+		u->scr = value;
+		break;
+	default:
+		break; /* LSR and MSR are not for writing outside the factory */
 	}
 	update_irq(u);
 	pthread_mutex_unlock(&u->lock);
@@ -415,18 +423,33 @@ static uint8_t reg_read(void *opaque, unsigned reg)
 
 	pthread_mutex_lock(&u->lock);
 	switch (reg) {
-	case RBR_THR: value = u->lcr & LCR_DLAB ? u->dll : read_rbr(u); break;
-	case REG_IER: value = u->lcr & LCR_DLAB ? u->dlm : u->ier; break;
-	case IIR_FCR: value = read_iir(u); break;
-	case REG_LCR: value = u->lcr; break;
-	case REG_MCR: value = u->mcr; break;
-	case REG_LSR: value = read_lsr(u); break;
+	case RBR_THR:
+		value = u->lcr & LCR_DLAB ? u->dll : read_rbr(u);
+		break;
+	case REG_IER:
+		value = u->lcr & LCR_DLAB ? u->dlm : u->ier;
+		break;
+	case IIR_FCR:
+		value = read_iir(u);
+		break;
+	case REG_LCR:
+		value = u->lcr;
+		break;
+	case REG_MCR:
+		value = u->mcr;
+		break;
+	case REG_LSR:
+		value = read_lsr(u);
+		break;
 	case REG_MSR:
 		value = u->msr;
 		u->msr &= 0xf0;
 		break;
-	case REG_SCR: value = u->scr; break;
-	default: break;
+	case REG_SCR:
+		value = u->scr;
+		break;
+	default:
+		break;
 	}
 	update_irq(u);
 	pthread_mutex_unlock(&u->lock);

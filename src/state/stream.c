@@ -93,7 +93,8 @@ static void fail(struct state_stream *s, int code, const char *why)
 	if (s->failure)
 		return;
 	if (s->name[0])
-		s->failure = error_set(&s->error, code, "state of %s %u: %s", s->name, s->instance, why);
+		s->failure =
+			error_set(&s->error, code, "state of %s %u: %s", s->name, s->instance, why);
 	else
 		s->failure = error_set(&s->error, code, "state: %s", why);
 }
