@@ -191,8 +191,9 @@ static uint64_t aim_displacement(struct build *b, const ZydisDecodedOperand *op,
 	return at - disp;
 }
 
-/* Makes the operand land on target: by its registers, unless earlier instructions need those. */
-static void aim(struct build *b, const ZydisDecodedOperand *op, uint64_t target)
+/* Makes the operand land on target, or near: by its registers, unless earlier instructions need those.
+ * Where it lands, as far as that can be told. */
+static uint64_t aim(struct build *b, const ZydisDecodedOperand *op, uint64_t target)
 {
 	const ZydisDecodedInstruction *z = &b->z;
 	struct tcase *t = b->t;
@@ -206,6 +207,7 @@ static void aim(struct build *b, const ZydisDecodedOperand *op, uint64_t target)
 		index = full_register(op->mem.index);
 	if (base < 0)
 		target = (uint32_t)target == target ? target : NOWHERE;
+	uint64_t wanted = target;
 	if (!t->mode32 && op->mem.segment == ZYDIS_REGISTER_FS)
 		target -= FS_BASE;
 	if (!t->mode32 && op->mem.segment == ZYDIS_REGISTER_GS)
@@ -213,16 +215,18 @@ static void aim(struct build *b, const ZydisDecodedOperand *op, uint64_t target)
 	if (z->raw.disp.size && op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN)
 		target = aim_displacement(b, op, base, index, target);
 	if (base < 0 || (b->aimed >> base & 1))
-		return;
+		return wanted;
 	if (index >= 0 && index != base) {
 		if (!(b->aimed >> index & 1) && (t->mode32 || rng_percent(&b->r, 70)))
 			t->gpr[index] &= 0xffff;
 		target -= t->gpr[index] * op->mem.scale;
 	} else if (index == base) {
+		wanted -= target % (1 + op->mem.scale);
 		target /= 1 + op->mem.scale;
 	}
 	t->gpr[base] = (target & mask) | (t->mode32 ? 0 : rng_next(&b->r) & ~mask);
 	b->now |= 1u << base | (index >= 0 ? 1u << index : 0);
+	return wanted;
 }
 
 /* Values in memory where an operand is. */
@@ -339,6 +343,13 @@ static void make_sense(struct build *b)
 			memcpy(data + size, &t->gpr[2], size);
 		}
 		break;
+	case ZYDIS_MNEMONIC_FXRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR64:
+		memcpy(data, t->fx, 24);
+		data[26] = data[27] = 0;
+		data[3] &= 0x7f; /* no exception pending */
+		data[2] = 0;
+		break;
 	case ZYDIS_MNEMONIC_LDMXCSR:
 	case ZYDIS_MNEMONIC_VLDMXCSR: {
 		uint32_t v = (uint32_t)rng_next(r) & 0xffff;
@@ -421,8 +432,12 @@ static void make_operands(struct build *b)
 				target = NOWHERE;
 			if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 				plant_indices(b, op);
-			aim(b, op, target);
+			target = aim(b, op, target);
 			plant(b, target, op->size / 8);
+			if ((b->f->mnemonic == ZYDIS_MNEMONIC_FXSAVE ||
+			     b->f->mnemonic == ZYDIS_MNEMONIC_FXSAVE64) &&
+			    target - DATA_BASE < DATA_BYTES)
+				b->t->fxsave_at = (int32_t)(target - DATA_BASE);
 		}
 	}
 	if (b->f->mnemonic == ZYDIS_MNEMONIC_LEAVE || b->f->mnemonic == ZYDIS_MNEMONIC_ENTER) {
@@ -534,9 +549,12 @@ static bool make_junk(struct build *b, unsigned forms)
 			code[rng_below(&b->r, b->z.length)] = (uint8_t)rng_next(&b->r);
 		ZyanStatus st =
 			ZydisDecoderDecodeFull(forms_decoder(b->t->mode32), code, 15, &b->z, b->op);
-		/* AMD's LOCK MOV CR0 is MOV CR8; no CPUID of ours offers that. */
+		/* AMD's LOCK MOV CR0 is MOV CR8; no CPUID of ours offers that. And the child may be
+		 * in a virtual machine itself: nothing near VMCALL. */
 		bool alt_cr8 = code[0] == 0xf0 && code[1] == 0x0f && (code[2] & 0xfd) == 0x20;
-		if (ZYAN_SUCCESS(st) || alt_cr8)
+		bool group7 = (code[0] == 0x0f && code[1] == 1) ||
+			      (code[1] == 0x0f && code[2] == 1);
+		if (ZYAN_SUCCESS(st) || alt_cr8 || group7)
 			continue;
 		memcpy(b->t->code, code, 15);
 		b->t->length = 15;
@@ -552,6 +570,7 @@ bool case_make(struct tcase *t, uint64_t seed, uint64_t number, unsigned forms, 
 
 	memset(t, 0, sizeof(*t));
 	t->number = number;
+	t->fxsave_at = -1;
 	t->form = (uint32_t)(number % forms);
 	b.f = form_at(t->form);
 	t->mode32 = b.f->mode32;

@@ -46,6 +46,8 @@ static bool set_offered(ZydisISASet set)
 	case ZYDIS_ISA_SET_CMPXCHG16B:
 	case ZYDIS_ISA_SET_FAT_NOP:
 	case ZYDIS_ISA_SET_PAUSE:
+	case ZYDIS_ISA_SET_FXSAVE:
+	case ZYDIS_ISA_SET_FXSAVE64:
 		return true;
 	default:
 		return hostexec_supports(set);
@@ -180,6 +182,10 @@ static bool is_plain(const ZydisDecodedInstruction *z)
 	case ZYDIS_MNEMONIC_DPPD:
 	case ZYDIS_MNEMONIC_VDPPS:
 	case ZYDIS_MNEMONIC_VDPPD:
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_FXRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR64:
 	case ZYDIS_MNEMONIC_FNSTENV:
 	case ZYDIS_MNEMONIC_FNSAVE:
 	case ZYDIS_MNEMONIC_FLDENV:

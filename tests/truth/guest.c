@@ -259,7 +259,7 @@ void guest_run(struct guest *g, const struct tcase *t, const uint8_t *pristine, 
 	else if (exit.cause != EXIT_HLT)
 		r->vector = VECTOR_ODD_EXIT;
 	memset(g->ram + GPA_CODE + t->code_offset, 0xcc, code_bytes(t));
-	result_take_memory(r, g->ram + GPA_DATA, pristine);
+	result_take_memory(r, t, g->ram + GPA_DATA, pristine);
 }
 
 void guest_fill(struct guest *g, const uint8_t *pristine)

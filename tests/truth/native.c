@@ -63,7 +63,8 @@ static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG
 
 enum { XSTATE_BV_AT = 512, YMMH_AT = 576 };
 
-static void note_result(const ucontext_t *uc, struct result *r, const uint8_t *pristine)
+static void note_result(const ucontext_t *uc, const struct tcase *t, struct result *r,
+			const uint8_t *pristine)
 {
 	const greg_t *g = uc->uc_mcontext.gregs;
 	const uint8_t *fp = (const uint8_t *)uc->uc_mcontext.fpregs;
@@ -82,7 +83,7 @@ static void note_result(const ucontext_t *uc, struct result *r, const uint8_t *p
 		memcpy(r->ymmh, fp + YMMH_AT, YMMH_BYTES);
 	else
 		memset(r->ymmh, 0, YMMH_BYTES);
-	result_take_memory(r, data_rw, pristine);
+	result_take_memory(r, t, data_rw, pristine);
 }
 
 static unsigned code_bytes(const struct tcase *t)
@@ -136,7 +137,7 @@ __attribute__((used)) static void on_signal(int sig, siginfo_t *info, void *opaq
 	bool batch_ends = !running;
 	if (running) {
 		const struct tcase *t = &b->in[at];
-		note_result(uc, &b->out[at], b->pristine);
+		note_result(uc, t, &b->out[at], b->pristine);
 		memset(code_rw + t->code_offset, 0xcc, code_bytes(t));
 		if (++at == b->count) {
 			batch_ends = true;

@@ -64,6 +64,9 @@ struct tcase {
 	alignas(16) uint8_t fx[FX_BYTES]; /* FXSAVE64 layout */
 	uint8_t ymmh[YMMH_BYTES];
 	struct patch patch[PATCHES];
+	/* An FXSAVE image is written here (an offset in the data pages, or -1): its MXCSR_MASK is the
+	 * machine's, and the pointers AMD's hardware saves only at times. Neither is compared. */
+	int32_t fxsave_at;
 };
 
 struct result {
@@ -82,7 +85,8 @@ struct result {
 enum { VECTOR_NOT_RUN = 1000, VECTOR_SHUTDOWN, VECTOR_ODD_EXIT };
 
 /* Collects what changed in data memory and puts it back. */
-void result_take_memory(struct result *r, uint8_t *data, const uint8_t *pristine);
+void result_take_memory(struct result *r, const struct tcase *t, uint8_t *data,
+			const uint8_t *pristine);
 /* Applies the case's patches. */
 void case_apply_patches(const struct tcase *t, uint8_t *data);
 

@@ -247,6 +247,8 @@ void make_x87(struct rng *r, struct tcase *t)
 		t->fx[4] = 0;
 	put16(t->fx + 6, (uint16_t)(rng_next(r) & 0x7ff));
 	uint64_t fip = (uint32_t)rng_next(r), fdp = (uint32_t)rng_next(r);
+	if (host_is_amd() && !(fsw & 0x80)) /* its XRSTOR loads them only then */
+		fip = fdp = t->fx[6] = t->fx[7] = 0;
 	memcpy(t->fx + 8, &fip, 8);
 	memcpy(t->fx + 16, &fdp, 8);
 	for (unsigned n = 0; n < 8; n++) {
@@ -293,10 +295,21 @@ void case_apply_patches(const struct tcase *t, uint8_t *data)
 		memcpy(data + t->patch[k].offset, t->patch[k].data, t->patch[k].bytes);
 }
 
-void result_take_memory(struct result *r, uint8_t *data, const uint8_t *pristine)
+static void clear_bytes(uint8_t *data, uint32_t at, unsigned bytes)
+{
+	for (; bytes && at < DATA_BYTES; at++, bytes--)
+		data[at] = 0;
+}
+
+void result_take_memory(struct result *r, const struct tcase *t, uint8_t *data,
+			const uint8_t *pristine)
 {
 	uint64_t h = UINT64_C(0xcbf29ce484222325);
 
+	if (t->fxsave_at >= 0) {
+		clear_bytes(data, (uint32_t)t->fxsave_at + 6, 18); /* FOP, FIP, FDP */
+		clear_bytes(data, (uint32_t)t->fxsave_at + 28, 4);
+	}
 	r->lines = 0;
 	for (unsigned line = 0; line < DATA_BYTES / LINE_BYTES; line++) {
 		uint8_t *at = data + line * LINE_BYTES;
