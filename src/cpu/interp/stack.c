@@ -73,11 +73,9 @@ static void op_pusha(struct soft_cpu *c, const struct insn *i)
 		image[7 - n] = (uint32_t)c->s.gpr[n];
 		image16[7 - n] = (uint16_t)c->s.gpr[n];
 	}
-	/* One push after another, as to wrapping at the stack segment's end and to the address
-	 * that faults; checked whole. */
+	/* One push after another: when one faults, those before it are in memory, below the stack
+	 * pointer, as the hardware leaves them. */
 	for (unsigned n = 8; n--;)
-		cpu_probe(c, SEG_SS, (sp + n * i->width) & mask, i->width, true);
-	for (unsigned n = 0; n < 8; n++)
 		write_mem(c, SEG_SS, (sp + n * i->width) & mask, i->width,
 			  i->width == 2 ? image16[n] : image[n]);
 	set_sp(c, mask, sp);

@@ -167,9 +167,14 @@ static void need_x87(struct soft_cpu *c)
 static uint64_t aligned_ea(struct soft_cpu *c, const struct insn *i, unsigned align)
 {
 	uint64_t offset = ea(c, i);
+	uint64_t gva = cpu_linear(c, i->seg, offset, 1, false); /* canonical, first of all */
 
-	if (flat_linear(c, i->seg, offset) & (align - 1))
+	if (gva & (align - 1)) {
+		/* FXSAVE, FXRSTOR: which of the two is the processor's choice (SDM, FXSAVE). */
+		if (align == 16 && (gva & 3) && c->align_check && c->vendor_amd)
+			cpu_raise(c, VEC_AC, 0);
 		cpu_gp0(c);
+	}
 	return offset;
 }
 
