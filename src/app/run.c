@@ -290,9 +290,12 @@ static void time_is_up(void *opaque)
 		     (double)r->timeout_ns / 1e9);
 }
 
+/* In the middle of a run, on the loop's thread. */
 static void show_stats(struct machine *m)
 {
+	machine_pause(m); /* so that the numbers belong together */
 	stats_print(m, clock_ns() - started_ns);
+	machine_resume(m);
 }
 
 static void log_line(void *opaque, enum log_level level, const char *line)

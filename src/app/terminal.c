@@ -32,20 +32,25 @@ void terminal_restore(void)
 	}
 }
 
+static const int crashes[] = {SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGQUIT};
+enum { CRASHES = sizeof(crashes) / sizeof(crashes[0]) };
+static struct sigaction before[CRASHES]; /* what else looks at a crash: an engine, a sanitizer */
+
 static void crashed(int sig)
 {
 	/* Not TCSADRAIN: a terminal that takes no output must not keep us here. */
 	if (atomic_exchange(&raw, false))
 		tcsetattr(terminal_fd, TCSANOW, &original);
-	/* SA_RESETHAND: this time it is what it would have been. */
+	for (unsigned i = 0; i < CRASHES; i++)
+		if (crashes[i] == sig)
+			sigaction(sig, &before[i], NULL);
 	raise(sig);
 }
 
 /* Once: the ways out. */
 static int guard(int fd, struct error *err)
 {
-	static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGQUIT};
-	struct sigaction sa = {.sa_handler = crashed, .sa_flags = SA_RESETHAND | SA_NODEFER};
+	struct sigaction sa = {.sa_handler = crashed, .sa_flags = SA_NODEFER};
 
 	if (terminal_fd >= 0)
 		return 0;
@@ -53,12 +58,8 @@ static int guard(int fd, struct error *err)
 		return error_set(err, -errno, "the terminal's settings: %s", strerror(errno));
 	terminal_fd = fd;
 	atexit(terminal_restore);
-	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
-		struct sigaction old;
-		/* Not in the way of a sanitizer or a debugger that was there first. */
-		if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL)
-			sigaction(signals[i], &sa, NULL);
-	}
+	for (unsigned i = 0; i < CRASHES; i++)
+		sigaction(crashes[i], &sa, &before[i]);
 	return 0;
 }
 
