@@ -7,9 +7,11 @@ The guest is tests/cli_guest.S, which does what the letters of its command line 
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import termios
 import threading
 import time
@@ -266,6 +268,27 @@ def test_signals(hanok, engine, kernel, number):
     _, error = process.communicate(timeout=30 * TIMEOUT_SCALE)
     assert process.returncode == -number
     assert "signal" in error
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
+def test_without_privilege(hanok, engine, kernel):
+    """A guest of nobody's: no capability and no group is needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        public = shutil.copy(kernel, folder)
+        program = shutil.copy(hanok, folder)
+        result = subprocess.run(
+            [program, *map(str, guest_arguments(public, engine, "op", "--cpus", "2"))],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            cwd="/",
+        )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
 
 
 # ---- standard input and output without a terminal ----
@@ -653,7 +676,7 @@ def test_doctor_json(hanok):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
-def test_doctor_without_privilege(hanok, tmp_path_factory):
+def test_doctor_without_privilege(hanok):
     """As nobody it says what is missing instead of failing."""
     result = subprocess.run(
         [hanok, "doctor"], user=65534, group=65534, extra_groups=[], capture_output=True, text=True, check=False
