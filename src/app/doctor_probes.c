@@ -165,7 +165,9 @@ static void kvm_not_open(struct finding *f, int error)
 		if (cpu_has_vmx_or_svm())
 			finding_mend(f, "sudo usermod -aG kvm $USER, then log in anew");
 		break;
-	default: finding_set(f, FINDING_MISSING, "/dev/kvm: %s", strerror(error)); break;
+	default:
+		finding_set(f, FINDING_MISSING, "/dev/kvm: %s", strerror(error));
+		break;
 	}
 }
 

@@ -175,26 +175,48 @@ static int set_option(struct run *r, int option, struct error *err)
 	int result = 0;
 
 	switch (option) {
-	case OPT_KERNEL: r->config.boot.kernel_path = optarg; break;
-	case OPT_INITRD: r->config.boot.initrd_path = optarg; break;
-	case OPT_APPEND: r->config.boot.cmdline = optarg; break;
-	case OPT_MEMORY: return set_memory(r, optarg, err);
-	case OPT_CPUS: return set_number("--cpus", BOARD_CPUS_MAX, &r->config.cpus, err);
-	case OPT_ENGINE: r->engine = optarg; break;
-	case OPT_TIMEOUT: return parse_seconds("--timeout", optarg, &r->timeout_ns, err);
-	case OPT_NO_REBOOT: r->config.no_reboot = true; break;
+	case OPT_KERNEL:
+		r->config.boot.kernel_path = optarg;
+		break;
+	case OPT_INITRD:
+		r->config.boot.initrd_path = optarg;
+		break;
+	case OPT_APPEND:
+		r->config.boot.cmdline = optarg;
+		break;
+	case OPT_MEMORY:
+		return set_memory(r, optarg, err);
+	case OPT_CPUS:
+		return set_number("--cpus", BOARD_CPUS_MAX, &r->config.cpus, err);
+	case OPT_ENGINE:
+		r->engine = optarg;
+		break;
+	case OPT_TIMEOUT:
+		return parse_seconds("--timeout", optarg, &r->timeout_ns, err);
+	case OPT_NO_REBOOT:
+		r->config.no_reboot = true;
+		break;
 	case OPT_DEBUG_EXIT:
 		result = set_number("--debug-exit", UINT16_MAX, &port, err);
 		if (result == 0)
 			r->config.debug_exit_port = (uint16_t)port;
 		return result;
-	case OPT_STATS: r->stats = true; break;
-	case OPT_SERIAL: return set_serial(r, optarg, err);
-	case OPT_GDB: r->gdb_where = optarg; break;
-	case OPT_TRACE: r->trace_path = optarg; break;
+	case OPT_STATS:
+		r->stats = true;
+		break;
+	case OPT_SERIAL:
+		return set_serial(r, optarg, err);
+	case OPT_GDB:
+		r->gdb_where = optarg;
+		break;
+	case OPT_TRACE:
+		r->trace_path = optarg;
+		break;
 	case OPT_HELP:
-	case 'h': return 1;
-	default: return -EINVAL; /* '?': *err is there */
+	case 'h':
+		return 1;
+	default:
+		return -EINVAL; /* '?': *err is there */
 	}
 	return 0;
 }
@@ -370,11 +392,16 @@ static int status_of(const struct machine_result *result)
 	switch (result->end) {
 	case MACHINE_POWERED_OFF:
 	case MACHINE_REBOOTED:
-	case MACHINE_QUIT: return STATUS_OK;
-	case MACHINE_CRASHED: return STATUS_CRASHED;
-	case MACHINE_DEBUG_EXIT: return (int)((result->debug_value << 1 | 1) & 0xff);
-	case MACHINE_TIMED_OUT: return STATUS_TIMED_OUT;
-	case MACHINE_FAILED: break;
+	case MACHINE_QUIT:
+		return STATUS_OK;
+	case MACHINE_CRASHED:
+		return STATUS_CRASHED;
+	case MACHINE_DEBUG_EXIT:
+		return (int)((result->debug_value << 1 | 1) & 0xff);
+	case MACHINE_TIMED_OUT:
+		return STATUS_TIMED_OUT;
+	case MACHINE_FAILED:
+		break;
 	}
 	return STATUS_FAILED;
 }

@@ -68,14 +68,26 @@ static bool command(struct serial *s, uint8_t key)
 {
 	switch (key) {
 	case KEY_ESCAPE:
-	case 'a': return true;
-	case 'x': machine_stop(s->m, MACHINE_QUIT, "ended by Ctrl-A x"); break;
-	case 'p': board_power_button(machine_board(s->m)); break;
-	case 'b': board_serial_break(machine_board(s->m), s->port); break;
-	case 's': s->on_stats(s->m); break;
+	case 'a':
+		return true;
+	case 'x':
+		machine_stop(s->m, MACHINE_QUIT, "ended by Ctrl-A x");
+		break;
+	case 'p':
+		board_power_button(machine_board(s->m));
+		break;
+	case 'b':
+		board_serial_break(machine_board(s->m), s->port);
+		break;
+	case 's':
+		s->on_stats(s->m);
+		break;
 	case 'h':
-	case '?': help(); break;
-	default: break;
+	case '?':
+		help();
+		break;
+	default:
+		break;
 	}
 	return false;
 }

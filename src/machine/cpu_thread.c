@@ -98,17 +98,34 @@ static void debug(struct cpu_thread *c, const struct exit *e)
 static const char *handle(struct cpu_thread *c, struct exit *e)
 {
 	switch (e->cause) {
-	case EXIT_PIO_IN: return port(c, e, false);
-	case EXIT_PIO_OUT: return port(c, e, true);
-	case EXIT_MMIO_READ: return mmio(c, e, false);
-	case EXIT_MMIO_WRITE: return mmio(c, e, true);
-	case EXIT_RDMSR: rdmsr(c, e); break;
-	case EXIT_WRMSR: wrmsr(c, e); break;
-	case EXIT_HLT: vcpu_wait(c->v, e->hlt.wake_mask | VCPU_REQ_KICK); break;
-	case EXIT_HYPERCALL: hypercall(c); break;
-	case EXIT_DEBUG: debug(c, e); break;
-	case EXIT_SHUTDOWN: triple_fault(c); break;
-	case EXIT_INTERRUPTED: break;
+	case EXIT_PIO_IN:
+		return port(c, e, false);
+	case EXIT_PIO_OUT:
+		return port(c, e, true);
+	case EXIT_MMIO_READ:
+		return mmio(c, e, false);
+	case EXIT_MMIO_WRITE:
+		return mmio(c, e, true);
+	case EXIT_RDMSR:
+		rdmsr(c, e);
+		break;
+	case EXIT_WRMSR:
+		wrmsr(c, e);
+		break;
+	case EXIT_HLT:
+		vcpu_wait(c->v, e->hlt.wake_mask | VCPU_REQ_KICK);
+		break;
+	case EXIT_HYPERCALL:
+		hypercall(c);
+		break;
+	case EXIT_DEBUG:
+		debug(c, e);
+		break;
+	case EXIT_SHUTDOWN:
+		triple_fault(c);
+		break;
+	case EXIT_INTERRUPTED:
+		break;
 	case EXIT_ERROR:
 		machine_stop(c->m, MACHINE_FAILED, "vCPU %u cannot go on: %s", c->index,
 			     e->error.text);

@@ -33,12 +33,12 @@
 #include <unistd.h>
 
 enum { ROM_MAX = 16 };
-#define MIB	(UINT64_C(1) << 20)
+#define MIB (UINT64_C(1) << 20)
 #define RAM_MAX (UINT64_C(1) << 39)
 /* Where the mapping may start: 2^43 bytes from here on, in steps of 1 GiB. */
-#define PLACE_BASE  UINT64_C(0x200000000000)
+#define PLACE_BASE UINT64_C(0x200000000000)
 #define PLACE_STEPS 8192
-#define PLACE_STEP  (UINT64_C(1) << 30)
+#define PLACE_STEP (UINT64_C(1) << 30)
 
 struct rom {
 	uint64_t gpa, len;

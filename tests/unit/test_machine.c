@@ -371,9 +371,15 @@ static void note_event(void *opaque, enum machine_event event)
 {
 	(void)opaque;
 	switch (event) {
-	case MACHINE_EVENT_STARTED: atomic_fetch_add(&starts, 1); break;
-	case MACHINE_EVENT_RESET: atomic_fetch_add(&resets, 1); break;
-	case MACHINE_EVENT_ENDED: atomic_fetch_add(&ends, 1); break;
+	case MACHINE_EVENT_STARTED:
+		atomic_fetch_add(&starts, 1);
+		break;
+	case MACHINE_EVENT_RESET:
+		atomic_fetch_add(&resets, 1);
+		break;
+	case MACHINE_EVENT_ENDED:
+		atomic_fetch_add(&ends, 1);
+		break;
 	}
 }
 
