@@ -190,6 +190,7 @@ static int boot(struct machine *m, struct error *err)
 		struct vcpu *v = m->cpus[i].v;
 		struct cpu_state s;
 		cpu_state_reset(&s, i);
+		cpu_state_memory_types(&s, MEM_LOW_MAX, MEM_HIGH_BASE - MEM_LOW_MAX);
 		s.tsc_offset = tsc_offset;
 		int r = i == 0 ? boot_load(&m->config.boot, m->mem, &s, err) : 0;
 		if (r == 0)

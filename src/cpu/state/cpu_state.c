@@ -4,6 +4,7 @@
 #include <cpuid.h>
 #include <string.h>
 
+#include "cpu/state/cpuid.h"
 #include "cpu/state/msr.h"
 
 /* Attributes of hidden segment registers after reset (SDM Vol. 3 table 10-1). */
@@ -79,4 +80,23 @@ void cpu_state_init(struct cpu_state *s, bool boot)
 	reset_registers(s);
 	s->cr0 = cache | CR0_ET;
 	s->activity = boot ? ACTIVITY_RUNNING : ACTIVITY_WAIT_SIPI;
+}
+
+/* Memory types (SDM Vol. 3 table 11-8), eight of a fixed-range MTRR at once. */
+#define EIGHT_UC UINT64_C(0)
+#define EIGHT_WP UINT64_C(0x0505050505050505)
+#define EIGHT_WB UINT64_C(0x0606060606060606)
+
+void cpu_state_memory_types(struct cpu_state *s, uint64_t hole, uint64_t bytes)
+{
+	uint64_t top = UINT64_C(1) << cpuid_maxphyaddr();
+
+	s->mtrr_def_type = 0xc00 | 6; /* fixed and variable ranges on; write-back */
+	s->mtrr_fixed[0] = EIGHT_WB;  /* 0 to 512 KiB */
+	s->mtrr_fixed[1] = EIGHT_WB;  /* to 640 KiB */
+	s->mtrr_fixed[2] = EIGHT_UC;  /* video memory */
+	for (unsigned n = 3; n < 11; n++)
+		s->mtrr_fixed[n] = EIGHT_WP; /* C0000H to FFFFFH */
+	s->mtrr_var[0] = hole;
+	s->mtrr_var[1] = (top - bytes) | 0x800; /* mask, valid */
 }

@@ -194,6 +194,11 @@ void cpu_state_reset(struct cpu_state *s, unsigned cpu);
  * and most MSRs stay. The vCPU then waits for SIPI unless boot is true. */
 void cpu_state_init(struct cpu_state *s, bool boot);
 
+/* MTRRs as PC firmware leaves them: RAM is write-back, legacy video memory and the device hole
+ * [hole, hole + bytes) uncached, the BIOS area write-protected. bytes is a power of two that hole is
+ * a multiple of. For guests that are started without firmware. */
+void cpu_state_memory_types(struct cpu_state *s, uint64_t hole, uint64_t bytes);
+
 static inline bool cpu_in_long_mode(const struct cpu_state *s)
 {
 	return s->efer & EFER_LMA;
