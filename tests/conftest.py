@@ -98,6 +98,13 @@ def run_hanok(hanok, *arguments, timeout=30):
     )
 
 
+def error_line(result):
+    """The one line that hanok says why in."""
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, f"not one line of error: {result.stderr!r}"
+    return lines[0]
+
+
 class Vm:
     """hanok on a terminal of its own.
 

@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BOOT_SECONDS, END_SECONDS, TIMEOUT_SCALE, Vm, run_hanok, trouble_of
+from conftest import BOOT_SECONDS, END_SECONDS, TIMEOUT_SCALE, Vm, error_line, run_hanok, trouble_of
 
 APPEND = "console=ttyS0"
 
@@ -106,12 +106,17 @@ class Machine:
 
 
 def check_sleep(vm, seconds):
-    """The guest's clock and its sleep keep the host's time, within 1 % (and 50 ms for the serial line)."""
+    """The guest's clock and its sleep keep the host's time, within 1 % (and 50 ms for the serial line).
+
+    All of it is built into the shell: `read -t` waits for input that does not come. A `sleep` would add the
+    start of three processes, which on a slow engine takes longer than the tolerance.
+    """
     tolerance = seconds / 100 + 0.05
-    vm.start(f"echo up $(cat /proc/uptime); sleep {seconds}; echo up $(cat /proc/uptime)")
-    first = float(vm.expect(r"up ([\d.]+) [\d.]+\r*\n")[1])
+    look = "read -r up rest </proc/uptime; echo up $up"
+    vm.start(f"{look}; read -t {seconds} nothing; {look}")
+    first = float(vm.expect(r"up ([\d.]+)\r*\n")[1])
     started = time.monotonic()
-    last = float(vm.expect(r"up ([\d.]+) [\d.]+\r*\n", seconds * 2 + 10)[1])
+    last = float(vm.expect(r"up ([\d.]+)\r*\n", seconds * 2 + 10)[1])
     elapsed = time.monotonic() - started
     assert abs(last - first - elapsed) <= tolerance
     assert abs(elapsed - seconds) <= tolerance
@@ -283,64 +288,6 @@ def test_serial_to_a_file(hanok, engine, guest, tmp_path, command, status):
     assert f"hanok-guest: status {status}" in console.read_text(errors="replace")
 
 
-def test_timeout(hanok, engine, guest):
-    """--timeout ends a boot that takes longer, and says so by its status."""
-    arguments = arguments_of(guest("cloud"), engine, append="rdinit=/none panic=0", options=("--timeout", 2))
-    started = time.monotonic()
-    result = run_hanok(hanok, *arguments, timeout=60)
-    assert result.returncode == 124
-    assert 2 <= time.monotonic() - started < 20 * TIMEOUT_SCALE
-
-
-def test_quit_from_the_keyboard(hanok, engine, guest, tmp_path):
-    """Ctrl-A h helps, Ctrl-A x quits; the terminal is left as it was found."""
-    machine = Vm(hanok, arguments_of(guest("cloud"), engine), tmp_path / "console")
-    try:
-        before = machine.terminal()
-        machine.expect("Linux version", BOOT_SECONDS)
-        assert machine.terminal()[3] != before[3]
-        machine.child.send("\x01h")
-        machine.expect("(?i)quit|terminate|exit")
-        machine.child.send("\x01x")
-        assert machine.end(20) == 0
-        assert machine.terminal() == before
-    finally:
-        machine.close()
-
-
-# Command lines that are wrong by themselves, and the word their one line of error has to name.
-USAGE = {
-    "no-kernel": (["run"], "--kernel"),
-    "unknown-verb": (["levitate"], "levitate"),
-    "unknown-option": (["run", "--kernel", "KERNEL", "--levitate"], "--levitate"),
-    "option-without-value": (["run", "--kernel"], "--kernel"),
-    "no-cpu": (["run", "--kernel", "KERNEL", "--cpus", "0"], "--cpus"),
-    "cpus-not-a-number": (["run", "--kernel", "KERNEL", "--cpus", "two"], "--cpus"),
-    "no-memory": (["run", "--kernel", "KERNEL", "--memory", "0M"], "--memory"),
-    "memory-without-sense": (["run", "--kernel", "KERNEL", "--memory", "12parsecs"], "--memory"),
-    "memory-beyond-64-bits": (["run", "--kernel", "KERNEL", "--memory", "99999999999999999999G"], "--memory"),
-    "unknown-engine": (["run", "--kernel", "KERNEL", "--engine", "steam"], "steam"),
-    "timeout-without-sense": (["run", "--kernel", "KERNEL", "--timeout", "soon"], "--timeout"),
-}
-
-
-def error_line(result):
-    """The one line that hanok says why in."""
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, f"not one line of error: {result.stderr!r}"
-    return lines[0]
-
-
-@pytest.mark.parametrize("name", USAGE)
-def test_usage(hanok, guest, name):
-    arguments, word = USAGE[name]
-    kernel = str(guest("cloud").kernel)
-    result = run_hanok(hanok, *[kernel if argument == "KERNEL" else argument for argument in arguments])
-    assert result.returncode == 2, result.stderr
-    assert word in error_line(result)
-    assert result.stdout == ""
-
-
 @pytest.mark.parametrize("option", ["--kernel", "--initrd"])
 def test_missing_file(hanok, guest, tmp_path, option):
     files = {"--kernel": guest("cloud").kernel, "--initrd": guest("cloud").initrd}
@@ -353,7 +300,7 @@ def test_missing_file(hanok, guest, tmp_path, option):
 
 
 # How much is left of a kernel that was cut: nothing; into the first sector, before the setup header and in
-# the middle of it; no more than the setup code; all but the last byte of the protected-mode part.
+# the middle of it; no more than the setup code; half; all but the last page.
 @pytest.mark.parametrize("size", [0, 1, 0x1F0, 0x210, 0x400, 0.5, -4096])
 def test_truncated_kernel(hanok, guest, tmp_path, size):
     whole = guest("cloud").kernel.read_bytes()
