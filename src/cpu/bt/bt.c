@@ -212,7 +212,7 @@ static uint16_t mode_key(const struct soft_cpu *c)
 			key |= MODE_KEY_GS;
 	}
 	if (c->cpl == 3)
-		key |= MODE_KEY_CPL3;
+		key |= MODE_KEY_CPL3 | ((s->cr4 & CR4_TSD) ? MODE_KEY_TSD : 0);
 	else if (s->cr4 & CR4_SMAP)
 		key |= MODE_KEY_SMAP;
 	memcpy(&mxcsr, s->xsave.bytes + XSAVE_MXCSR, sizeof(mxcsr));
@@ -264,71 +264,129 @@ static void remember(struct soft_cpu *c, struct bt_block *b, uint64_t rip, const
 	struct bt_cpu *k = &c->bt;
 	const void *jump = bt_entry(c->translator, b, ENTRY_JUMP);
 
-	k->lookup[rip % BT_LOOKUPS].rip = rip;
-	k->lookup[rip % BT_LOOKUPS].block = b;
-	k->lookup[rip % BT_LOOKUPS].where = where;
+	unsigned slot = bt_jump_slot(rip);
+	k->lookup[slot].rip = rip;
+	k->lookup[slot].block = b;
+	k->lookup[slot].where = where;
 	if (jump)
-		k->jump[k->mode][rip % BT_JUMPS] = jump;
+		k->jump[k->mode][slot] = jump;
 }
 
-static struct bt_block *find_or_translate(struct soft_cpu *c, const struct tlb_code_entry *e,
-					  uint64_t rip)
+/* The pages that the instruction at rip may lie in. */
+struct code_at {
+	uint64_t rip;
+	uint64_t gpa[2]; /* of the pages; gpa[1] is UINT64_MAX where one page is all there is */
+	const uint8_t *hva[2];
+	bool global[2];
+};
+
+static bool plain_code(struct soft_cpu *c, uint64_t gpa)
+{
+	enum mem_kind kind;
+
+	return gpa >> MEM_PAGE_SHIFT < c->translator->gpa_pages &&
+	       mem_page(c->mem, gpa & PAGE_MASK, &kind) != NULL;
+}
+
+static bool fetch(struct soft_cpu *c, struct code_at *at, unsigned n, uint64_t gva)
+{
+	const struct tlb_code_entry *e = block_fetch_page(c, gva);
+
+	at->gpa[n] = e->gpa & PAGE_MASK;
+	at->hva[n] = e->hva;
+	at->global[n] = e->gpa & 1;
+	return plain_code(c, at->gpa[n]);
+}
+
+static uint32_t page_at(struct soft_cpu *c, const struct code_at *at, unsigned n)
+{
+	uint64_t gva = (at->rip & PAGE_MASK) + n * MEM_PAGE_BYTES;
+	uint32_t id = bt_page_id(c->translator, gva, at->gpa[n], c->bt.mode);
+
+	if (id)
+		set_page_id(c, gva, id, at->global[n]);
+	return id;
+}
+
+/* One attempt; *full: the cache has to be flushed first. NULL otherwise: interpret. */
+static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at, bool *full)
 {
 	struct bt *bt = c->translator;
-	uint64_t gpa = e->gpa & PAGE_MASK;
+	bool across = at->gpa[1] != UINT64_MAX;
+	uint32_t page[2] = {page_at(c, at, 0), across ? page_at(c, at, 1) : 0};
 
-	for (unsigned attempt = 0; attempt < 2; attempt++) {
-		bool full = true;
-		if (!c->bt.mode_known)
-			return NULL; /* flushed: from the start */
-		uint32_t page = bt_page_id(bt, rip & PAGE_MASK, gpa, c->bt.mode);
-		if (page) {
-			set_page_id(c, rip, page, e->gpa & 1);
-			struct bt_block *b = bt_block_find(bt, page, rip & ~PAGE_MASK);
-			if (b)
-				return b;
-			mark_page(c, gpa);
-			b = bt_translate(bt, c, page, rip, e->hva, &full);
-			if (b || !full)
-				return b;
-		}
-		flush_all(c);
+	*full = !page[0] || (across && !page[1]);
+	if (*full)
+		return NULL;
+	struct bt_block *b = bt_block_find(bt, page[0], at->rip & ~PAGE_MASK);
+	if (b && b->page2 && across && b->page2 != page[1]) {
+		bt_block_kill(bt, b); /* the second page is another one now */
+		b = NULL;
 	}
-	return NULL;
+	if (b)
+		return b;
+	mark_page(c, at->gpa[0]);
+	if (!across)
+		return bt_translate(bt, c, page[0], at->rip, at->hva[0], full);
+	mark_page(c, at->gpa[1]);
+	return bt_translate_across(bt, c, page, at->rip, at->hva, full);
 }
 
-/* Where to enter for s.rip; NULL: interpret. */
+/* Where to enter for s.rip, by the cache or a new translation; NULL: interpret, or look again. */
+static const void *find_slowly(struct soft_cpu *c, const struct code_at *at, bool link,
+			       bool *across)
+{
+	struct bt *bt = c->translator;
+	struct bt_cpu *k = &c->bt;
+	struct bt_block *b = NULL;
+	const void *where = NULL;
+	bool full = false;
+
+	lock(c);
+	struct bt_exit *x = k->exit; /* a flush while waiting has cleared it */
+	if (k->mode_known)
+		b = find_once(c, at, &full);
+	if (full)
+		flush_all(c);
+	if (b)
+		where = bt_entry(bt, b, ENTRY_PARKED);
+	if (where) {
+		if (link && x)
+			bt_link(bt, x, b);
+		remember(c, b, at->rip, where);
+	}
+	/* The page's last bytes are not a whole instruction, or are known to be the begin of one
+	 * whose second page may not be where it was. */
+	*across = !full && k->mode_known && (!b || b->page2) && at->gpa[1] == UINT64_MAX &&
+		  (at->rip & ~PAGE_MASK) > MEM_PAGE_BYTES - 15;
+	k->exit = *across ? k->exit : NULL;
+	unlock(c);
+	return where;
+}
+
 static const void *find_entry(struct soft_cpu *c)
 {
-	struct bt *bt = c->translator;
 	struct bt_cpu *k = &c->bt;
 	uint64_t rip = c->s.rip;
 	struct bt_exit *x = k->exit;
 	bool link = x && x->rip == rip && x->mode == k->mode;
+	unsigned slot = bt_jump_slot(rip);
+	struct bt_block *b = k->lookup[slot].rip == rip ? k->lookup[slot].block : NULL;
 
-	if (!link && k->lookup[rip % BT_LOOKUPS].rip == rip) {
-		struct bt_block *b = k->lookup[rip % BT_LOOKUPS].block;
-		if (b && !b->dead && b->mode == k->mode &&
-		    k->page_id[k->mode][(rip >> MEM_PAGE_SHIFT) % BT_CODE_PAGES] == b->page)
-			return k->lookup[rip % BT_LOOKUPS].where;
-	}
-	const struct tlb_code_entry *e = block_fetch_page(c, rip);
-	if ((e->gpa >> MEM_PAGE_SHIFT) >= bt->gpa_pages)
+	if (!link && b && !b->dead && !b->page2 && b->mode == k->mode &&
+	    k->page_id[k->mode][(rip >> MEM_PAGE_SHIFT) % BT_CODE_PAGES] == b->page)
+		return k->lookup[slot].where;
+
+	struct code_at at = {.rip = rip, .gpa = {0, UINT64_MAX}};
+	bool across = false;
+	if (!fetch(c, &at, 0, rip))
 		return NULL;
-	enum mem_kind kind;
-	if (!mem_page(c->mem, e->gpa & PAGE_MASK, &kind))
-		return NULL;
-	lock(c);
-	x = k->exit; /* a flush while waiting has cleared it */
-	struct bt_block *b = k->mode_known ? find_or_translate(c, e, rip) : NULL;
-	const void *where = b ? bt_entry(bt, b, ENTRY_PARKED) : NULL;
-	if (b && where) {
-		if (link && x && k->exit == x)
-			bt_link(bt, x, b);
-		remember(c, b, rip, where);
+	const void *where = find_slowly(c, &at, link, &across);
+	if (across) {
+		if (!fetch(c, &at, 1, (rip & PAGE_MASK) + MEM_PAGE_BYTES))
+			return NULL;
+		where = find_slowly(c, &at, link, &across);
 	}
-	k->exit = NULL;
-	unlock(c);
 	return where;
 }
 
@@ -368,14 +426,15 @@ void bt_run(struct soft_cpu *c)
 static bool interpret(struct soft_cpu *c, const struct insn *i)
 {
 	uint32_t flushes = atomic_load(&c->translator->flushes);
+	uint64_t next = (c->s.rip + i->length) & c->ip_mask;
 
 	c->insn = i;
-	c->next_rip = (c->s.rip + i->length) & c->ip_mask;
+	c->next_rip = next;
 	c->break_block = false;
 	i->fn(c, i);
 	c->s.rip = c->next_rip;
 	park(c);
-	return !(i->flags & INSN_END) && !c->break_block && !c->careful && !c->s.shadow &&
+	return !(i->flags & INSN_END) && c->s.rip == next && !c->break_block && !c->careful && !c->s.shadow &&
 	       !c->pending_dr6 && flushes == atomic_load(&c->translator->flushes);
 }
 

@@ -87,6 +87,10 @@ struct bt_block {
 	uint8_t mode;
 	uint8_t flags;	/* what the main entry wants: FLAGS_DEAD (nothing), HOST or PARKED */
 	bool dead;	/* invalidated */
+	/* Of a block of one instruction that runs over the page's end: the id of the second page,
+	 * and the entry in that page's list, which stands for the block itself. */
+	uint32_t page2;
+	struct bt_block *owner;
 	const void *main;
 	const void *entry[ENTRY_NR];
 	struct bt_exit *exits, *in;
@@ -166,6 +170,9 @@ struct bt {
  * instruction cannot be translated or there is no room (bt->full is then set). */
 struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, uint64_t rip,
 			      const uint8_t *hva_page, bool *full);
+/* The same for one instruction that goes on in a second page. */
+struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const uint32_t page[2],
+				     uint64_t rip, const uint8_t *const hva_page[2], bool *full);
 
 /* Index of a mode, given a place if there is one; BT_MODES: none left. The lock is held. */
 unsigned bt_mode_index(struct bt *bt, uint16_t key);
@@ -179,7 +186,11 @@ void bt_cpu_reset(struct bt *bt, struct soft_cpu *c);
 uint32_t bt_page_id(struct bt *bt, uint64_t gva, uint64_t gpa, unsigned mode);
 struct bt_block *bt_block_find(struct bt *bt, uint32_t page, unsigned offset);
 struct bt_block *bt_block_new(struct bt *bt, uint32_t page, unsigned offset);
-void bt_block_publish(struct bt *bt, struct bt_block *b);
+/* False when there is no room (for a block across pages). */
+bool bt_block_publish(struct bt *bt, struct bt_block *b);
+void bt_block_kill(struct bt *bt, struct bt_block *b);
+/* cmp page_id[...], id: is the code page mapped where it was? */
+void bt_emit_page_check(struct bt *bt, struct emit *e, uint32_t page);
 struct bt_exit *bt_exit_new(struct bt *bt, struct bt_block *from);
 /* Makes a direct exit go straight to a block. */
 void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to);

@@ -12,10 +12,18 @@
 enum {
 	BT_MODES = 8,	      /* translation modes in use at a time */
 	BT_CODE_PAGES = 1024, /* slots of page_id, a mode */
-	BT_JUMPS = 4096,      /* slots of jump, a mode */
+	BT_JUMPS = 8192,      /* slots of jump, a mode */
 	BT_FILLED_MAX = 512,
-	BT_LOOKUPS = 1024,
+	BT_LOOKUPS = 8192,
 };
+
+/* Slot of an indirect jump to rip; translated code computes the same (flow.c). */
+#define BT_JUMP_HASH UINT32_C(0x9e3779b1)
+enum { BT_JUMP_SHIFT = 19 };
+static inline unsigned bt_jump_slot(uint64_t rip)
+{
+	return ((uint32_t)rip * BT_JUMP_HASH) >> BT_JUMP_SHIFT;
+}
 
 struct bt_exit;
 struct bt_block;

@@ -160,15 +160,30 @@ struct bt_block *bt_block_new(struct bt *bt, uint32_t page, unsigned offset)
 	return b;
 }
 
-void bt_block_publish(struct bt *bt, struct bt_block *b)
+static void list_in_gpa_page(struct bt *bt, struct bt_block *b)
+{
+	struct bt_block **first = &bt->gpa_page[bt->pages[b->page].gpa >> MEM_PAGE_SHIFT];
+
+	b->next_in_gpa_page = *first;
+	*first = b;
+}
+
+bool bt_block_publish(struct bt *bt, struct bt_block *b)
 {
 	struct bt_block **slot = block_slot(bt, b->page, b->offset);
 
+	if (b->page2) {
+		struct bt_block *rest = bt_block_new(bt, b->page2, 0);
+		if (!rest)
+			return false;
+		rest->owner = b;
+		rest->bytes = (uint16_t)(b->offset + b->bytes - MEM_PAGE_BYTES);
+		list_in_gpa_page(bt, rest);
+	}
 	b->next_hash = *slot;
 	*slot = b;
-	struct bt_block **in_page = &bt->gpa_page[bt->pages[b->page].gpa >> MEM_PAGE_SHIFT];
-	b->next_in_gpa_page = *in_page;
-	*in_page = b;
+	list_in_gpa_page(bt, b);
+	return true;
 }
 
 struct bt_exit *bt_exit_new(struct bt *bt, struct bt_block *from)
@@ -193,13 +208,12 @@ static void set_jump(struct bt *bt, uint8_t *at, const void *to)
 	__atomic_store_n((uint32_t *)at, rel, __ATOMIC_RELEASE);
 }
 
-static void emit_page_check(struct bt *bt, struct emit *e, const struct bt_block *b)
+void bt_emit_page_check(struct bt *bt, struct emit *e, uint32_t page)
 {
-	const struct bt_page *p = &bt->pages[b->page];
+	const struct bt_page *p = &bt->pages[page];
 	unsigned index = (p->gva >> MEM_PAGE_SHIFT) % BT_CODE_PAGES;
 
-	e_cmp_gs32(e, OFF(bt.page_id) + (b->mode * BT_CODE_PAGES + index) * sizeof(uint32_t),
-		   b->page);
+	e_cmp_gs32(e, OFF(bt.page_id) + (p->mode * BT_CODE_PAGES + index) * sizeof(uint32_t), page);
 }
 
 /* Where a failed check goes: C, with the rip that was meant. */
@@ -232,7 +246,7 @@ static const void *make_entry(struct bt *bt, struct bt_block *b, enum bt_entry_k
 	if (host && (check || b->flags == FLAGS_PARKED))
 		emit_park(&e);
 	if (check) {
-		emit_page_check(bt, &e, b);
+		bt_emit_page_check(bt, &e, b->page);
 		failed[0] = e_jcc_later(&e, CC_NE);
 	}
 	if (b->flags == FLAGS_HOST && (check || !host))
@@ -312,7 +326,7 @@ static void redirect(struct bt *bt, const void *entry, const void *to)
 	__atomic_store_n((uint64_t *)at, now, __ATOMIC_RELEASE);
 }
 
-static void kill_block(struct bt *bt, struct bt_block *b)
+void bt_block_kill(struct bt *bt, struct bt_block *b)
 {
 	b->dead = true;
 	for (struct bt_exit *x = b->in, *next; x; x = next) {
@@ -341,8 +355,10 @@ bool bt_invalidate(struct bt *bt, uint64_t gpa, unsigned len)
 	struct bt_block *keep = NULL, *next;
 	for (struct bt_block *b = bt->gpa_page[page]; b; b = next) {
 		next = b->next_in_gpa_page;
+		if (b->dead || (b->owner && b->owner->dead))
+			continue;
 		if (b->offset < from + len && from < (unsigned)b->offset + b->bytes) {
-			kill_block(bt, b);
+			bt_block_kill(bt, b->owner ? b->owner : b);
 			any = true;
 		} else {
 			b->next_in_gpa_page = keep;

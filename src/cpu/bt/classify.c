@@ -381,6 +381,18 @@ static bool plain_stack(const struct trans *t, const struct item *it)
 	return it->d.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 }
 
+/* A repetition that stops half-way is seen by where rip is then (bt.c). */
+static bool is_string(const struct item *it)
+{
+	return it->d.z.meta.category == ZYDIS_CATEGORY_STRINGOP;
+}
+
+static bool plain_rep(const struct trans *t, const struct item *it)
+{
+	return is_string(it) && (t->key & MODE_KEY_64) && (it->i.flags & INSN_REP) &&
+	       it->i.addr_bytes == 8 && it->i.seg != SEG_FS && it->i.seg != SEG_GS;
+}
+
 static enum kind special_kind(const struct trans *t, const struct item *it)
 {
 	switch (it->i.mnemonic) {
@@ -397,10 +409,20 @@ static enum kind special_kind(const struct trans *t, const struct item *it)
 		return it->i.width == (t->key & MODE_KEY_64 ? 8 : 4) ? KIND_LEAVE : KIND_HELPER;
 	case ZYDIS_MNEMONIC_DIV:
 	case ZYDIS_MNEMONIC_IDIV:
-		return it->i.width >= 4 && !(it->i.flags & INSN_MEM) &&
-				       !((it->reads | it->writes) & HOME_MASK)
+		return it->i.width >= 4 && (!(it->i.flags & INSN_MEM) || plain_address(t, it))
 			       ? KIND_DIVIDE
 			       : KIND_HELPER;
+	case ZYDIS_MNEMONIC_RDTSC:
+		return t->key & MODE_KEY_TSD ? KIND_HELPER : KIND_RDTSC;
+	case ZYDIS_MNEMONIC_MOVSB:
+	case ZYDIS_MNEMONIC_MOVSW:
+	case ZYDIS_MNEMONIC_MOVSD:
+	case ZYDIS_MNEMONIC_MOVSQ:
+	case ZYDIS_MNEMONIC_STOSB:
+	case ZYDIS_MNEMONIC_STOSW:
+	case ZYDIS_MNEMONIC_STOSD:
+	case ZYDIS_MNEMONIC_STOSQ:
+		return plain_rep(t, it) ? KIND_REP : KIND_HELPER;
 	case ZYDIS_MNEMONIC_STAC:
 		return t->key & MODE_KEY_SMAP ? KIND_STAC : KIND_HELPER_END;
 	case ZYDIS_MNEMONIC_CLAC:
@@ -426,7 +448,7 @@ static bool is_branch(const struct item *it)
 void classify(struct trans *t, struct item *it)
 {
 	bool fine = look_at_operands(it);
-	bool ends = it->i.flags & INSN_END;
+	bool ends = (it->i.flags & INSN_END) && !is_string(it);
 	enum kind helper = ends ? KIND_HELPER_END : KIND_HELPER;
 
 	look_at_flags(it);

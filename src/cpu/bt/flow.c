@@ -89,8 +89,10 @@ static void emit_indirect(struct trans *t)
 		t->failed = true;
 		return;
 	}
-	e_mov_rr32(&t->e, T_INDEX, T_ADDR);
-	e_alu_ri(&t->e, false, ALU_AND, T_INDEX, BT_JUMPS - 1);
+	e_bytes(&t->e, "\x45\x69\xd3", 3); /* imul r10d, r11d, imm32 */
+	e32(&t->e, BT_JUMP_HASH);
+	e_bytes(&t->e, "\x41\xc1\xea", 3); /* shr r10d, imm8 */
+	e8(&t->e, BT_JUMP_SHIFT);
 	e_jmp_gs_index(&t->e, T_INDEX, OFF(bt.jump) + mode * BT_JUMPS * sizeof(void *));
 }
 

@@ -102,8 +102,7 @@ void emit_helper(struct trans *t, struct item *it, bool end)
 	}
 	struct insn *i = &t->bt->insns[t->bt->insn_count++];
 	*i = it->i;
-	if (end)
-		i->flags |= INSN_END;
+	i->flags = (uint8_t)(end ? i->flags | INSN_END : i->flags & ~INSN_END);
 	flags_clobber(t, FLAGS_ARITH);
 	e_bytes(e, "\x4c\x8d\x15\0\0\0", 7); /* lea r10, [rip + resume] */
 	uint8_t *resume = e->p - 4;
@@ -202,7 +201,7 @@ static void emit_inc_dec(struct trans *t, const struct item *it)
 	t->flags = FLAGS_HOST;
 }
 
-static void leave_to_helper(struct trans *t, const struct item *it, unsigned cc)
+void leave_to_helper(struct trans *t, const struct item *it, unsigned cc)
 {
 	struct cold *k = add_cold(t);
 
@@ -218,8 +217,9 @@ static void e_rr(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned 
 	e8(e, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
 }
 
-/* DIV and IDIV run on the host where it is plain that they do not fault: dividends that were zero-
- * or sign-extended, and divisors other than 0 (and -1). The interpreter does the others. */
+/* DIV and IDIV run on the host where it is plain that they do not fault: a high half below the
+ * divisor; a dividend that was sign-extended and a divisor other than 0 and -1. The interpreter
+ * does the others. The divisor comes to T_ADDR. */
 static void emit_divide(struct trans *t, const struct item *it)
 {
 	struct emit *e = &t->e;
@@ -227,13 +227,22 @@ static void emit_divide(struct trans *t, const struct item *it)
 	unsigned src = it->i.reg[0];
 
 	flags_clobber(t, 0);
-	if (it->i.mnemonic == ZYDIS_MNEMONIC_DIV) {
-		e_rr(e, w, 0x85, src, src); /* test */
-		leave_to_helper(t, it, CC_E);
-		e_rr(e, w, 0x85, RDX, RDX);
-		leave_to_helper(t, it, CC_NE);
+	if (src == REG_NONE) {
+		emit_probe(t, it, it->i.width, 0, false);
+		e8(e, w ? 0x4f : 0x47); /* mov r11, [r11 + r10] */
+		e8(e, 0x8b);
+		e8(e, (T_ADDR & 7) << 3 | 4);
+		e8(e, (T_INDEX & 7) << 3 | (T_ADDR & 7));
+	} else if (1u << src & HOME_MASK) {
+		e_load(e, T_ADDR, OFF_GPR(src));
 	} else {
-		e_lea(e, w, T_INDEX, src, 0xff, 1, 1);
+		e_mov_rr(e, T_ADDR, src);
+	}
+	if (it->i.mnemonic == ZYDIS_MNEMONIC_DIV) {
+		e_rr(e, w, 0x39, T_ADDR, RDX); /* cmp rdx, r11 */
+		leave_to_helper(t, it, CC_AE);
+	} else {
+		e_lea(e, w, T_INDEX, T_ADDR, 0xff, 1, 1);
 		e_alu_ri(e, w, ALU_CMP, T_INDEX, 1);
 		leave_to_helper(t, it, CC_BE);
 		w ? e_mov_rr(e, T_INDEX, RAX) : e_mov_rr32(e, T_INDEX, RAX);
@@ -244,8 +253,24 @@ static void emit_divide(struct trans *t, const struct item *it)
 		e_rr(e, w, 0x39, RDX, T_INDEX); /* cmp */
 		leave_to_helper(t, it, CC_NE);
 	}
-	e_bytes(e, it->i.bytes, it->i.length);
+	e_rex(e, w, 0, 0, T_ADDR);
+	e8(e, 0xf7);
+	e8(e, (uint8_t)((it->i.mnemonic == ZYDIS_MNEMONIC_DIV ? 0xf0 : 0xf8) | (T_ADDR & 7)));
 	t->flags = FLAGS_HOST;
+}
+
+static void emit_rdtsc(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+
+	flags_clobber(t, it->live_after);
+	e_bytes(e, "\x0f\x31", 2);	    /* rdtsc */
+	e_bytes(e, "\x48\xc1\xe2\x20", 4); /* shl rdx, 32 */
+	e_bytes(e, "\x48\x09\xd0", 3);    /* or rax, rdx */
+	e_gs(e, true, 0x03, RAX, OFF(s.tsc_offset));
+	e_bytes(e, "\x48\x89\xc2", 3);    /* mov rdx, rax */
+	e_bytes(e, "\x48\xc1\xea\x20", 4); /* shr rdx, 32 */
+	e_bytes(e, "\x89\xc0", 2);	    /* mov eax, eax */
 }
 
 /* STAC and CLAC: RFLAGS.AC, and with it the class that the following accesses are translated for. */
@@ -325,6 +350,12 @@ static void emit_item(struct trans *t, struct item *it)
 	case KIND_DIVIDE:
 		emit_divide(t, it);
 		break;
+	case KIND_RDTSC:
+		emit_rdtsc(t, it);
+		break;
+	case KIND_REP:
+		emit_rep(t, it);
+		break;
 	case KIND_STAC:
 	case KIND_CLAC:
 		emit_access_check(t, it);
@@ -362,23 +393,31 @@ static bool ends_block(const struct item *it)
 	}
 }
 
-static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
+static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *bytes, unsigned avail)
 {
 	enum insn_mode mode = t->key & MODE_KEY_64 ? MODE_64 : MODE_32;
+	struct item *it = &t->item[t->count];
+
+	memset((char *)it + offsetof(struct item, kind), 0,
+	       sizeof(*it) - offsetof(struct item, kind));
+	it->rip = rip;
+	if (insn_decode(mode, t->c->vendor_amd, bytes, avail, &it->d, &it->i) < 0)
+		return false;
+	it->i.fn = insn_select(&it->d, &it->i);
+	classify(t, it);
+	t->count++;
+	return true;
+}
+
+static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
+{
 	unsigned at = rip & ~PAGE_MASK;
 
 	while (t->count < ITEMS_MAX && at < MEM_PAGE_BYTES) {
-		struct item *it = &t->item[t->count];
+		const struct item *it = &t->item[t->count];
 
-		memset((char *)it + offsetof(struct item, kind), 0,
-		       sizeof(*it) - offsetof(struct item, kind));
-		it->rip = rip;
-		if (insn_decode(mode, t->c->vendor_amd, hva_page + at, MEM_PAGE_BYTES - at, &it->d,
-				&it->i) < 0)
+		if (!decode_item(t, rip, hva_page + at, MEM_PAGE_BYTES - at))
 			break;
-		it->i.fn = insn_select(&it->d, &it->i);
-		classify(t, it);
-		t->count++;
 		at += it->i.length;
 		rip += it->i.length;
 		if (ends_block(it))
@@ -480,43 +519,82 @@ static void emit_all(struct trans *t)
 	emit_cold(t);
 }
 
-struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, uint64_t rip,
-			      const uint8_t *hva_page, bool *full)
+/* Begins a translation; the decoder is next. */
+static struct trans *begin(struct bt *bt, struct soft_cpu *c, uint32_t page)
 {
 	static struct trans trans; /* under the lock */
-	struct trans *t = &trans;
-	unsigned blocks = bt->block_count, exits = bt->exit_count;
 
-	*full = false;
-	t->bt = bt;
-	t->c = c;
-	t->key = bt->mode_keys[bt->pages[page].mode];
-	t->vec_ready = t->failed = false;
-	t->count = t->colds = 0;
-	decode(t, rip, hva_page);
-	if (!t->count)
-		return NULL;
-	t->b = bt_block_new(bt, page, rip & ~PAGE_MASK);
+	trans.bt = bt;
+	trans.c = c;
+	trans.key = bt->mode_keys[bt->pages[page].mode];
+	trans.vec_ready = trans.failed = false;
+	trans.count = trans.colds = 0;
+	return &trans;
+}
+
+/* The second and third pass, and the block's place in the cache. NULL: no room. */
+static struct bt_block *finish(struct trans *t, const uint32_t page[2])
+{
+	struct bt *bt = t->bt;
+	unsigned blocks = bt->block_count, exits = bt->exit_count;
+	const struct item *first = &t->item[0], *end = &t->item[t->count - 1];
+	struct bt_block *b = bt_block_new(bt, page[0], first->rip & ~PAGE_MASK);
+
+	t->b = b;
 	t->e = bt_emit_begin(bt, 32768);
-	if (!t->b || !t->e.p) {
-		*full = true;
+	if (!b || !t->e.p)
 		return NULL;
-	}
 	find_live_flags(t);
-	t->b->mode = bt->pages[page].mode;
-	t->b->flags = (uint8_t)entry_flags(t);
-	const struct item *end = &t->item[t->count - 1];
-	t->b->bytes = (uint16_t)(end->rip + end->i.length - rip);
-	t->flags = (enum flags_at)t->b->flags;
+	b->mode = bt->pages[page[0]].mode;
+	b->page2 = page[1];
+	b->flags = (uint8_t)(b->page2 && first->live_before ? FLAGS_PARKED : entry_flags(t));
+	b->bytes = (uint16_t)(end->rip + end->i.length - first->rip);
+	t->flags = (enum flags_at)b->flags;
+	if (b->page2) {
+		bt_emit_page_check(bt, &t->e, b->page2);
+		struct cold *k = add_cold(t);
+		k->kind = COLD_LEAVE;
+		k->rip = first->rip;
+		k->from = e_jcc_later(&t->e, CC_NE);
+	}
 	emit_all(t);
-	t->b->main = t->failed ? NULL : bt_emit_end(bt, &t->e);
-	if (!t->b->main) {
-		*full = true;
+	b->main = t->failed ? NULL : bt_emit_end(bt, &t->e);
+	if (!b->main || !bt_block_publish(bt, b)) {
 		bt->block_count = blocks;
 		bt->exit_count = exits;
 		return NULL;
 	}
 	bt->translated_insns += t->count;
-	bt_block_publish(bt, t->b);
-	return t->b;
+	return b;
+}
+
+struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, uint64_t rip,
+			      const uint8_t *hva_page, bool *full)
+{
+	struct trans *t = begin(bt, c, page);
+
+	*full = false;
+	decode(t, rip, hva_page);
+	if (!t->count)
+		return NULL;
+	struct bt_block *b = finish(t, (const uint32_t[2]){page, 0});
+	*full = !b;
+	return b;
+}
+
+struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const uint32_t page[2],
+				     uint64_t rip, const uint8_t *const hva_page[2], bool *full)
+{
+	struct trans *t = begin(bt, c, page[0]);
+	unsigned room = MEM_PAGE_BYTES - (rip & ~PAGE_MASK);
+	uint8_t bytes[30];
+
+	*full = false;
+	memcpy(bytes, hva_page[0] + (rip & ~PAGE_MASK), room);
+	memcpy(bytes + room, hva_page[1], 15);
+	if (!decode_item(t, rip, bytes, room + 15) || t->item[0].i.length <= room)
+		return NULL;
+	struct bt_block *b = finish(t, page);
+	*full = !b;
+	return b;
 }

@@ -19,6 +19,8 @@ enum kind {
 	KIND_LEAVE,
 	KIND_INC_DEC,	/* the one-byte forms of 32-bit code */
 	KIND_DIVIDE,
+	KIND_RDTSC,
+	KIND_REP,	/* REP MOVS and REP STOS of 64-bit code */
 	KIND_JUMP,	/* direct */
 	KIND_JCC,
 	KIND_JUMP_IND,
@@ -99,6 +101,9 @@ void emit_address(struct trans *t, const struct item *it);
 /* T_ADDR += T_INDEX: one register for the host address. */
 void emit_sum(struct emit *e);
 
+/* ---- string.c ---- */
+void emit_rep(struct trans *t, const struct item *it);
+
 /* ---- flow.c ---- */
 void emit_flow(struct trans *t, struct item *it);
 /* Ends the block by going to rip in the present mode. */
@@ -109,6 +114,8 @@ void emit_cold(struct trans *t);
 struct cold *add_cold(struct trans *t);
 /* Brings flags that are wanted later to safety before they are clobbered. */
 void flags_clobber(struct trans *t, uint32_t wanted);
+/* Carries the instruction out by its helper where the condition holds, in cold code. */
+void leave_to_helper(struct trans *t, const struct item *it, unsigned cc);
 void flags_to_host(struct trans *t);
 void flags_park(struct trans *t);
 void emit_home_load(struct emit *e, unsigned r);
