@@ -554,7 +554,9 @@ static bool make_junk(struct build *b, unsigned forms)
 		bool alt_cr8 = code[0] == 0xf0 && code[1] == 0x0f && (code[2] & 0xfd) == 0x20;
 		bool group7 = (code[0] == 0x0f && code[1] == 1) ||
 			      (code[1] == 0x0f && code[2] == 1);
-		if (ZYAN_SUCCESS(st) || alt_cr8 || group7)
+		/* AMD's VPERMQ and VPERMPD are there with W clear, too; the manuals have W set. */
+		bool vperm = code[0] == 0xc4 && (code[1] & 0x1f) == 3 && code[3] <= 1;
+		if (ZYAN_SUCCESS(st) || alt_cr8 || group7 || vperm)
 			continue;
 		memcpy(b->t->code, code, 15);
 		b->t->length = 15;

@@ -61,6 +61,7 @@ struct frame {
 	uint64_t flags;		      /* in and out */
 	uint32_t mxcsr;		      /* in and out: the guest's as far as the stub may see it */
 	uint32_t host_mxcsr;
+	uint16_t host_fcw;	     /* to be left in the x87 control word */
 	alignas(16) uint8_t fx[512]; /* FXSAVE64 image, in and out */
 };
 

@@ -19,6 +19,7 @@ static void load_image(struct soft_cpu *c, const struct form *f, struct frame *f
 {
 	uint32_t mxcsr = 0x1f80;
 
+	fr->host_fcw = 0x37f;
 	memcpy(fr->fx, c->s.xsave.bytes, f->flags & FORM_FX_XMM ? IMAGE_XMM_BYTES : IMAGE_BYTES);
 	if (f->flags & FORM_FX_XMM)
 		mxcsr = simd_begin(c);
