@@ -469,7 +469,6 @@ static void take_init(struct soft_cpu *c)
 	cpu_replay_reset(c);
 	c->pending_dr6 = 0;
 	cpu_update_mode(c);
-	vcpu_unrequest(&c->vcpu, VCPU_REQ_SIPI);
 }
 
 static void take_sipi(struct soft_cpu *c)
@@ -500,10 +499,10 @@ static bool take_requests(struct soft_cpu *c, uint32_t req)
 	/* An instruction that waits for its second answer is not at a boundary. */
 	if (c->replay.done)
 		return false;
+	/* Where both are there, the SIPI came second: an operating system sends it right after. */
 	if (req & VCPU_REQ_INIT) {
 		vcpu_unrequest(&c->vcpu, VCPU_REQ_INIT);
 		take_init(c);
-		return false;
 	}
 	if (req & VCPU_REQ_SIPI) {
 		vcpu_unrequest(&c->vcpu, VCPU_REQ_SIPI);
