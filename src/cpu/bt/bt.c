@@ -416,8 +416,15 @@ void bt_run(struct soft_cpu *c)
 	c->break_block = false;
 	bt->thunks.enter(c, where);
 	unpark(c);
-	if (c->bt.exit)
+	if (c->bt.exit) {
 		c->s.rip = c->bt.exit->rip;
+	} else if (c->mode == MODE_64 && !cpu_is_canonical(c->s.rip)) {
+		/* An indirect jump or a return to nowhere: as if it had not been begun. */
+		const struct bt_exit *from = &bt->exits[c->bt.from];
+		c->s.rip = from->rip;
+		c->s.gpr[RSP] -= from->popped;
+		interp_run_block(c);
+	}
 }
 
 /* ---- called from translated code ---- */

@@ -36,6 +36,7 @@ struct bt_cpu {
 	uint32_t vec_loaded; /* guest XMM and YMM registers and MXCSR are in the host's */
 	uint32_t host_mxcsr;
 	uint32_t request_mask; /* requests worth leaving for: not interrupts while IF is clear */
+	uint32_t from; /* index of the indirect branch run last (bt.exits), for its faults */
 	struct bt_exit *exit; /* of a direct jump that is not linked yet, or NULL */
 
 	uint8_t mode;	 /* index of the translation mode; valid when mode_known */

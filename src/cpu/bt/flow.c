@@ -24,7 +24,7 @@ static unsigned word(const struct trans *t)
 	return wide(t) ? 8 : 4;
 }
 
-static void move_sp(struct trans *t, int by)
+void move_sp(struct trans *t, int by)
 {
 	e_lea(&t->e, wide(t), RSP, RSP, 0xff, 1, by);
 }
@@ -80,15 +80,18 @@ static void emit_jcc(struct trans *t, const struct item *it)
 	add_exit(t, it->rip + it->i.length + it->i.imm, jump);
 }
 
-/* To the rip in T_ADDR; flags are parked. */
-static void emit_indirect(struct trans *t)
+/* To the rip in T_ADDR; flags are parked. A target that is not canonical is in no slot and comes to
+ * C, which takes the branch back and lets the interpreter fault (bt.c). */
+void emit_indirect(struct trans *t, const struct item *it, unsigned popped)
 {
 	unsigned mode = bt_mode_index(t->bt, t->key);
+	struct bt_exit *x = new_exit(t, it->rip);
 
-	if (mode == BT_MODES) {
-		t->failed = true;
+	if (!x)
 		return;
-	}
+	x->rip = it->rip;
+	x->popped = (uint16_t)popped;
+	e_store_imm32(&t->e, OFF(bt.from), (uint32_t)(x - t->bt->exits));
 	e_bytes(&t->e, "\x45\x69\xd3", 3); /* imul r10d, r11d, imm32 */
 	e32(&t->e, BT_JUMP_HASH);
 	e_bytes(&t->e, "\x41\xc1\xea", 3); /* shr r10d, imm8 */
@@ -198,9 +201,16 @@ static void emit_call_indirect(struct trans *t, const struct item *it)
 {
 	load_target(t, it);
 	e_store(&t->e, OFF(bt.scratch), T_ADDR);
+	if (wide(t)) {
+		/* Nothing is pushed when the target is not canonical: bits 63 to 47 are equal. */
+		e_bytes(&t->e, "\x4d\x89\xda\x49\xc1\xfa\x2f", 7); /* mov r10, r11; sar r10, 47 */
+		e_bytes(&t->e, "\x49\xff\xc2", 3);			 /* inc r10 */
+		e_alu_ri(&t->e, true, ALU_CMP, T_INDEX, 1);
+		leave_to_helper(t, it, CC_A);
+	}
 	push_return(t, it);
 	e_load(&t->e, T_ADDR, OFF(bt.scratch));
-	emit_indirect(t);
+	emit_indirect(t, it, 0);
 }
 
 static void emit_ret(struct trans *t, const struct item *it)
@@ -208,8 +218,9 @@ static void emit_ret(struct trans *t, const struct item *it)
 	flags_clobber(t, FLAGS_ARITH);
 	emit_probe_stack(t, it, RSP, 0, word(t), false);
 	e_on_host(&t->e, wide(t), 0x8b, T_ADDR);
-	move_sp(t, (int)word(t) + (uint16_t)it->i.imm);
-	emit_indirect(t);
+	unsigned popped = word(t) + (uint16_t)it->i.imm;
+	move_sp(t, (int)popped);
+	emit_indirect(t, it, popped);
 }
 
 void emit_flow(struct trans *t, struct item *it)
@@ -232,7 +243,7 @@ void emit_flow(struct trans *t, struct item *it)
 		break;
 	case KIND_JUMP_IND:
 		load_target(t, it);
-		emit_indirect(t);
+		emit_indirect(t, it, 0);
 		break;
 	case KIND_CALL:
 		emit_call(t, it);
@@ -316,7 +327,9 @@ static void cold_helper(struct trans *t, const struct cold *k)
 	struct item it = *k->it;
 
 	t->flags = FLAGS_PARKED; /* or dead: the instruction writes them all */
-	emit_helper(t, &it, false);
+	emit_helper(t, &it, !k->resume);
+	if (!k->resume)
+		return;
 	if (k->resume_flags == FLAGS_HOST || k->resume_flags == FLAGS_BOTH)
 		emit_unpark(&t->e);
 	e_jmp(&t->e, run_address(t, k->resume));
@@ -324,7 +337,7 @@ static void cold_helper(struct trans *t, const struct cold *k)
 
 void emit_cold(struct trans *t)
 {
-	for (unsigned n = 0; n < t->colds; n++) {
+	for (unsigned n = 0; n < t->colds; n++) { /* which may grow meanwhile */
 		struct cold *k = &t->cold[n];
 
 		e_patch(&t->e, k->from);
@@ -344,6 +357,9 @@ void emit_cold(struct trans *t)
 			break;
 		case COLD_HELPER:
 			cold_helper(t, k);
+			break;
+		case COLD_GROUP:
+			emit_cold_group(t, k);
 			break;
 		}
 	}

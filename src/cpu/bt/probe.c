@@ -32,11 +32,14 @@ void emit_sum(struct emit *e)
 	e_lea(e, true, T_ADDR, T_ADDR, T_INDEX, 1, 0);
 }
 
-/* With the linear address in T_ADDR. */
-static struct cold *emit_lookup(struct trans *t, unsigned size, unsigned align, bool write)
+/* With the linear address in T_ADDR: the jumps of a miss go to from[]. Afterwards the offset in the
+ * page is in T_ADDR and the host page in T_INDEX. */
+static unsigned emit_lookup(struct trans *t, unsigned size, unsigned align, bool write,
+			    uint8_t *from[2])
 {
 	struct emit *e = &t->e;
 	size_t table = OFF(tlb.data) + class_of_key(t->key) * sizeof(t->c->tlb.data[0]);
+	unsigned count = 0;
 
 	e_mov_rr32(e, T_INDEX, T_ADDR);
 	emit_shr32(e, T_INDEX, MEM_PAGE_SHIFT - ENTRY_SHIFT);
@@ -44,23 +47,31 @@ static struct cold *emit_lookup(struct trans *t, unsigned size, unsigned align, 
 	e_gs_index(e, true, 0x33, T_ADDR, T_INDEX, 1,
 		   table + (write ? offsetof(struct tlb_entry, write)
 				  : offsetof(struct tlb_entry, read)));
-	struct cold *miss = add_cold(t);
-	miss->kind = COLD_MISS;
-	miss->size = (uint8_t)size;
-	miss->write = write;
-	miss->class = (uint8_t)class_of_key(t->key);
 	if (align) {
-		/* Two ways to miss: an unaligned operand takes the slow path, which raises #GP. */
-		struct cold *unaligned = add_cold(t);
-		*unaligned = *miss;
+		/* An unaligned operand takes the slow path, too, which raises #GP. */
 		e_bytes(e, "\x41\xf6\xc3", 3); /* test r11b, imm8 */
 		e8(e, (uint8_t)(align - 1));
-		unaligned->from = e_jcc_later(e, CC_NE);
+		from[count++] = e_jcc_later(e, CC_NE);
 	}
 	e_alu_ri(e, true, ALU_CMP, T_ADDR, (int32_t)(MEM_PAGE_BYTES - size));
-	miss->from = e_jcc_later(e, CC_A);
+	from[count++] = e_jcc_later(e, CC_A);
 	e_gs_index(e, true, 0x8b, T_INDEX, T_INDEX, 1, table + offsetof(struct tlb_entry, hva));
-	return miss;
+	return count;
+}
+
+/* The same for one access, with its misses. */
+static void emit_access(struct trans *t, const struct cold *miss, unsigned align)
+{
+	uint8_t *from[2];
+	unsigned count = emit_lookup(t, miss->size, align, miss->write, from);
+
+	for (unsigned n = 0; n < count; n++) {
+		struct cold *k = add_cold(t);
+		*k = *miss;
+		k->kind = COLD_MISS;
+		k->from = from[n];
+		k->class = (uint8_t)class_of_key(t->key);
+	}
 }
 
 /* A 64-bit constant that may not fit a displacement. */
@@ -94,32 +105,48 @@ void emit_address(struct trans *t, const struct item *it)
 
 void emit_probe(struct trans *t, const struct item *it, unsigned size, unsigned align, bool write)
 {
-	const uint8_t *retry = (const uint8_t *)e_here(&t->e);
-	unsigned first = t->colds;
+	struct cold miss = {
+		.it = it,
+		.retry = (const uint8_t *)e_here(&t->e),
+		.size = (uint8_t)size,
+		.write = write,
+	};
 
 	emit_address(t, it);
-	emit_lookup(t, size, align, write);
-	for (unsigned k = first; k < t->colds; k++) {
-		t->cold[k].it = it;
-		t->cold[k].retry = retry;
-	}
+	emit_access(t, &miss, align);
+}
+
+static void emit_base_disp(struct trans *t, unsigned base, int disp)
+{
+	bool w = t->key & MODE_KEY_64;
+
+	if (disp)
+		e_lea(&t->e, w, T_ADDR, base, 0xff, 1, disp);
+	else
+		w ? e_mov_rr(&t->e, T_ADDR, base) : e_mov_rr32(&t->e, T_ADDR, base);
 }
 
 void emit_probe_stack(struct trans *t, const struct item *it, unsigned base, int disp,
 		      unsigned size, bool write)
 {
-	const uint8_t *retry = (const uint8_t *)e_here(&t->e);
-	struct emit *e = &t->e;
-	bool w = t->key & MODE_KEY_64;
+	struct cold miss = {
+		.it = it,
+		.retry = (const uint8_t *)e_here(&t->e),
+		.size = (uint8_t)size,
+		.write = write,
+		.by_stack = true,
+		.base = base,
+		.stack_disp = (int16_t)disp,
+	};
 
-	if (disp)
-		e_lea(e, w, T_ADDR, base, 0xff, 1, disp);
-	else
-		w ? e_mov_rr(e, T_ADDR, base) : e_mov_rr32(e, T_ADDR, base);
-	struct cold *miss = emit_lookup(t, size, 0, write);
-	miss->it = it;
-	miss->retry = retry;
-	miss->by_stack = true;
-	miss->base = base;
-	miss->stack_disp = (int16_t)disp;
+	emit_base_disp(t, base, disp);
+	emit_access(t, &miss, 0);
+}
+
+void emit_probe_span(struct trans *t, unsigned base, int disp, unsigned span, unsigned align,
+		     bool write, uint8_t *from[2], unsigned *count)
+{
+	emit_base_disp(t, base, disp);
+	*count = emit_lookup(t, span, align, write, from);
+	emit_sum(&t->e);
 }

@@ -7,7 +7,7 @@
  * immediate (SDM Vol. 2, figure 2-1). R10 and R11 both need the extension bits, so REX is always
  * there; legacy instructions that name AH to BH are not rewritten (classify.c).
  */
-static void emit_operand(struct emit *e, unsigned reg, enum addressing how)
+static void emit_operand(struct emit *e, unsigned reg, enum addressing how, int32_t disp)
 {
 	switch (how) {
 	case ADDR_SUM:
@@ -15,7 +15,7 @@ static void emit_operand(struct emit *e, unsigned reg, enum addressing how)
 		e8(e, (T_INDEX & 7) << 3 | (T_ADDR & 7));
 		break;
 	case ADDR_R11:
-		e8(e, (uint8_t)(reg << 3 | (11 & 7)));
+		e_modrm_base(e, reg, T_ADDR, disp);
 		break;
 	case ADDR_R10:
 		e8(e, (uint8_t)(reg << 3 | (10 & 7)));
@@ -54,7 +54,7 @@ static void emit_vex(struct emit *e, const struct item *it, bool index)
 	e8(e, it->d.z.opcode);
 }
 
-void emit_rewritten(struct emit *e, const struct item *it, enum addressing how)
+void emit_rewritten(struct emit *e, const struct item *it, enum addressing how, int32_t disp)
 {
 	const ZydisDecodedInstruction *z = &it->d.z;
 	bool index = how == ADDR_SUM;
@@ -73,7 +73,7 @@ void emit_rewritten(struct emit *e, const struct item *it, enum addressing how)
 		unsigned at = z->raw.prefix_count;
 		e_bytes(e, it->i.bytes + at, modrm - at);
 	}
-	emit_operand(e, z->raw.modrm.reg, how);
+	emit_operand(e, z->raw.modrm.reg, how, disp);
 	for (unsigned k = 0; k < 2; k++)
 		if (z->raw.imm[k].size)
 			e_bytes(e, it->i.bytes + z->raw.imm[k].offset, z->raw.imm[k].size / 8);

@@ -116,12 +116,12 @@ void emit_helper(struct trans *t, struct item *it, bool end)
 }
 
 /* Does the instruction need the host's flags as they were? */
-static bool needs_flags(const struct item *it)
+bool needs_flags(const struct item *it)
 {
 	return it->flags_read || (it->flags_written && (it->live_after & ~it->flags_written));
 }
 
-static void emit_copy(struct trans *t, const struct item *it)
+void emit_copy(struct trans *t, const struct item *it)
 {
 	if (needs_flags(it))
 		flags_to_host(t);
@@ -150,7 +150,7 @@ static void emit_memory(struct trans *t, const struct item *it)
 	if (needs_flags(it))
 		flags_to_host(t);
 	emit_homes_in(t, it->reads & HOME_MASK);
-	emit_rewritten(e, it, how);
+	emit_rewritten(e, it, how, 0);
 	emit_homes_out(t, it->writes & HOME_MASK);
 	if (it->flags_written)
 		t->flags = FLAGS_HOST;
@@ -172,7 +172,7 @@ static void emit_moffs(struct trans *t, const struct item *it)
 	e8(e, (T_INDEX & 7) << 3 | (T_ADDR & 7));
 }
 
-static void emit_lea(struct trans *t, const struct item *it)
+void emit_lea(struct trans *t, const struct item *it)
 {
 	struct emit *e = &t->e;
 	const struct insn *i = &it->i;
@@ -293,7 +293,7 @@ static void emit_access_check(struct trans *t, const struct item *it)
 	e8(e, (uint8_t)mode);
 }
 
-static void emit_vec_ready(struct trans *t, const struct item *it)
+void emit_vec_ready(struct trans *t, const struct item *it)
 {
 	flags_clobber(t, it->live_before);
 	e_cmp_gs32(&t->e, OFF(bt.vec_loaded), 0);
@@ -317,7 +317,7 @@ static void emit_poll(struct trans *t, const struct item *it)
 	k->from = e_jcc_later(&t->e, CC_NE);
 }
 
-static void emit_item(struct trans *t, struct item *it)
+void emit_item(struct trans *t, struct item *it)
 {
 	unsigned first = t->colds;
 
@@ -504,14 +504,21 @@ static void emit_all(struct trans *t)
 
 	for (unsigned n = 0; n < t->count; n++) {
 		struct item *it = &t->item[n];
-		bool last = n + 1 == t->count || it->kind == KIND_JCC;
+		struct group g;
+		plan_group(t, n, &g);
+		bool last = n + (g.count ? g.count : 1) == t->count || it->kind == KIND_JCC;
 		bool free = !it->live_before || t->flags == FLAGS_PARKED || t->flags == FLAGS_BOTH;
 
 		if (poll && (free || last)) {
 			emit_poll(t, it);
 			poll = false;
 		}
-		emit_item(t, it);
+		if (g.count) {
+			emit_group(t, n, &g);
+			n += g.count - 1;
+		} else {
+			emit_item(t, it);
+		}
 	}
 	const struct item *end = &t->item[t->count - 1];
 	if (!ends_block(end))

@@ -64,7 +64,7 @@ struct trans {
 
 	/* Code that is put behind the block: probes' misses and exits. */
 	struct cold {
-		enum { COLD_MISS, COLD_LEAVE, COLD_EXIT, COLD_VEC, COLD_HELPER } kind;
+		enum { COLD_MISS, COLD_LEAVE, COLD_EXIT, COLD_VEC, COLD_HELPER, COLD_GROUP } kind;
 		const struct item *it;
 		uint8_t *from;	 /* jump to patch */
 		const uint8_t *retry; /* as it runs */
@@ -76,7 +76,10 @@ struct trans {
 		int16_t stack_disp; /* the address is [RSP + this] where there is no operand */
 		bool by_stack;
 		unsigned base; /* of by_stack */
-	} cold[4 * ITEMS_MAX];
+		unsigned first, count;	  /* of COLD_GROUP: the items */
+		uint16_t key;		  /* the mode where they are */
+		enum flags_at start_flags;
+	} cold[12 * ITEMS_MAX];
 	unsigned colds;
 };
 
@@ -86,8 +89,8 @@ void classify(struct trans *t, struct item *it);
 /* ---- rewrite.c ---- */
 
 /* How the memory operand is addressed in the copy. */
-enum addressing { ADDR_SUM, /* [T_ADDR + T_INDEX] */ ADDR_R11, ADDR_R10 };
-void emit_rewritten(struct emit *e, const struct item *it, enum addressing how);
+enum addressing { ADDR_SUM, /* [T_ADDR + T_INDEX] */ ADDR_R11, /* [R11 + disp] */ ADDR_R10 };
+void emit_rewritten(struct emit *e, const struct item *it, enum addressing how, int32_t disp);
 
 /* ---- probe.c: the way memory operands are reached ---- */
 
@@ -96,22 +99,48 @@ void emit_probe(struct trans *t, const struct item *it, unsigned size, unsigned 
 /* The same for [RSP + disp] (or another base register). */
 void emit_probe_stack(struct trans *t, const struct item *it, unsigned base, int disp,
 		      unsigned size, bool write);
+/* For bytes [base + disp, + span): leaves the host address of base + disp in T_ADDR. Returns the
+ * jumps of a miss in from[], their number in *count. */
+void emit_probe_span(struct trans *t, unsigned base, int disp, unsigned span, unsigned align,
+		     bool write, uint8_t *from[2], unsigned *count);
 /* lea T_ADDR, effective linear address. */
 void emit_address(struct trans *t, const struct item *it);
 /* T_ADDR += T_INDEX: one register for the host address. */
 void emit_sum(struct emit *e);
+
+/* ---- group.c ---- */
+
+/* Accesses off one base register that share a probe. */
+struct group {
+	unsigned count; /* of items; 0: no group here */
+	unsigned base;
+	int low, high; /* offsets from the base's value at the start */
+	unsigned align;
+	bool write;
+	bool vec;
+};
+void plan_group(const struct trans *t, unsigned first, struct group *g);
+void emit_group(struct trans *t, unsigned first, const struct group *g);
+void emit_cold_group(struct trans *t, const struct cold *k);
 
 /* ---- string.c ---- */
 void emit_rep(struct trans *t, const struct item *it);
 
 /* ---- flow.c ---- */
 void emit_flow(struct trans *t, struct item *it);
+void emit_indirect(struct trans *t, const struct item *it, unsigned popped);
+void move_sp(struct trans *t, int by);
 /* Ends the block by going to rip in the present mode. */
 void emit_direct_exit(struct trans *t, uint64_t rip);
 void emit_cold(struct trans *t);
 
 /* ---- translate.c ---- */
 struct cold *add_cold(struct trans *t);
+void emit_item(struct trans *t, struct item *it);
+void emit_copy(struct trans *t, const struct item *it);
+void emit_lea(struct trans *t, const struct item *it);
+void emit_vec_ready(struct trans *t, const struct item *it);
+bool needs_flags(const struct item *it);
 /* Brings flags that are wanted later to safety before they are clobbered. */
 void flags_clobber(struct trans *t, uint32_t wanted);
 /* Carries the instruction out by its helper where the condition holds, in cold code. */

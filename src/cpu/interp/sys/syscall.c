@@ -96,6 +96,10 @@ static void op_sysret(struct soft_cpu *c, const struct insn *i)
 		enter(c, flat_code(to_64bit ? sel + 16 : sel, 3, to_64bit), sysret_ss(c, sel + 8),
 		      rip);
 		cpu_set_flags(c, c->s.gpr[R11] & ~(FLAG_RF | FLAG_VM), UINT64_MAX);
+		/* A single-step trap that this TF brings comes at once, as if the system call of the
+		 * outer level had just ended. */
+		if (c->s.rflags & FLAG_TF)
+			c->pending_dr6 |= UINT64_C(1) << 14;
 	} else {
 		enter(c, flat_code(sel, 3, false), sysret_ss(c, sel + 8), rip);
 		cpu_set_flags(c, FLAG_IF, FLAG_IF);
