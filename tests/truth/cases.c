@@ -523,6 +523,21 @@ static void add_more(struct build *b, unsigned forms, unsigned length)
 }
 
 /*
+ * Bytes that the decoder refuses but a processor may not: AMD's LOCK MOV CR0, which is MOV CR8 (no
+ * CPUID of ours offers it); what is near VMCALL, since the child may be in a virtual machine itself;
+ * AMD's VPERMQ and VPERMPD, which are there with W clear, too.
+ */
+static bool left_out(const uint8_t *code)
+{
+	if (code[0] == 0xc4 && (code[1] & 0x1f) == 3 && code[3] <= 1)
+		return true;
+	for (unsigned k = 0; k < 4; k++)
+		if (code[k] == 0x0f && (code[k + 1] == 1 || (code[k + 1] & 0xfd) == 0x20))
+			return true;
+	return false;
+}
+
+/*
  * Bytes that are no instruction: one with a byte changed or a prefix too many, as long as the decoder
  * refuses it for good.
  */
@@ -549,14 +564,7 @@ static bool make_junk(struct build *b, unsigned forms)
 			code[rng_below(&b->r, b->z.length)] = (uint8_t)rng_next(&b->r);
 		ZyanStatus st =
 			ZydisDecoderDecodeFull(forms_decoder(b->t->mode32), code, 15, &b->z, b->op);
-		/* AMD's LOCK MOV CR0 is MOV CR8; no CPUID of ours offers that. And the child may be
-		 * in a virtual machine itself: nothing near VMCALL. */
-		bool alt_cr8 = code[0] == 0xf0 && code[1] == 0x0f && (code[2] & 0xfd) == 0x20;
-		bool group7 = (code[0] == 0x0f && code[1] == 1) ||
-			      (code[1] == 0x0f && code[2] == 1);
-		/* AMD's VPERMQ and VPERMPD are there with W clear, too; the manuals have W set. */
-		bool vperm = code[0] == 0xc4 && (code[1] & 0x1f) == 3 && code[3] <= 1;
-		if (ZYAN_SUCCESS(st) || alt_cr8 || group7 || vperm)
+		if (ZYAN_SUCCESS(st) || left_out(code))
 			continue;
 		memcpy(b->t->code, code, 15);
 		b->t->length = 15;

@@ -267,6 +267,8 @@ int main(int argc, char **argv)
 		list_forms(&o, forms);
 		return 0;
 	}
+	printf("truth: engine %s, seed %llu, %u forms\n", o.engine, (unsigned long long)o.seed,
+	       forms);
 	int ret = run_all(&o, forms, &err);
 	if (ret < 0)
 		fprintf(stderr, "truth: %s\n", err.text);
