@@ -4,7 +4,9 @@
 #include <asm/prctl.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -460,7 +462,8 @@ const void *bt_slow(struct soft_cpu *c, uint64_t gva, const struct bt_access *a)
 	unpark(c);
 	c->s.rip = a->rip;
 	/* A plain miss: fill the TLB and probe again. */
-	if (room >= a->size && !tlb_hit(a->write ? e->write : e->read, gva, a->size) &&
+	if (room >= a->size && !(gva & a->unaligned) &&
+	    !tlb_hit(a->write ? e->write : e->read, gva, a->size) &&
 	    (c->mode != MODE_64 || cpu_is_canonical(gva))) {
 		c->break_block = false;
 		cpu_fill_tlb(c, gva, a->size, a->write, (enum mmu_class)a->class);
@@ -485,6 +488,8 @@ static int bt_probe(struct error *why)
 static void bt_destroy(struct engine *e)
 {
 	if (e && e->translator) {
+		if (e->translator->perf_map)
+			fclose(e->translator->perf_map);
 		bt_cache_destroy(e->translator);
 		pthread_mutex_destroy(&e->translator->lock);
 		free(e->translator);
@@ -506,7 +511,20 @@ static int bt_create(const struct engine_config *config, struct engine **out, st
 	}
 	pthread_mutex_init(&bt->lock, NULL);
 	bt->has_avx = hostexec_supports(ZYDIS_ISA_SET_AVX);
-	r = bt_cache_create(bt, config->mem, CODE_BYTES_DEFAULT, err);
+	if (config->perf_map) {
+		char path[64];
+		snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
+		bt->perf_map = fopen(path, "we");
+		if (!bt->perf_map) {
+			r = error_set(err, -errno, "--perf-map: %s: %s", path, strerror(errno));
+			bt_destroy(e);
+			return r;
+		}
+	}
+	r = bt_cache_create(bt, config->mem,
+			    config->code_cache_bytes ? config->code_cache_bytes
+						     : CODE_BYTES_DEFAULT,
+			    err);
 	if (r < 0) {
 		bt_destroy(e);
 		return r;

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 
 #include "cpu/bt/bt_cpu.h"
 #include "cpu/bt/emit.h"
@@ -128,6 +129,7 @@ struct bt_access {
 	uint8_t size;
 	uint8_t write;
 	uint8_t class; /* enum mmu_class */
+	uint8_t unaligned; /* address bits that raise #GP, before any #PF */
 };
 
 struct bt {
@@ -162,7 +164,7 @@ struct bt {
 	_Atomic bool flushing;
 	struct soft_cpu *flusher;
 	bool has_avx;
-	void *perf_map; /* FILE, with --perf-map */
+	FILE *perf_map; /* with --perf-map */
 };
 
 /* ---- translate.c ---- */

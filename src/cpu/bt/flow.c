@@ -298,6 +298,7 @@ static void cold_miss(struct trans *t, const struct cold *k)
 		.size = k->size,
 		.write = k->write,
 		.class = k->class,
+		.unaligned = k->it->align ? (uint8_t)(k->it->align - 1) : 0,
 	};
 	e_bytes(e, &a, sizeof(a));
 }
