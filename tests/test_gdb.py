@@ -101,6 +101,16 @@ def gdb(vm, *commands, program=None, timeout=60):
     return done.stdout + done.stderr
 
 
+def read_until(process, text):
+    """The lines a process prints up to one that holds text."""
+    shown = ""
+    for line in process.stdout:
+        shown += line
+        if text in line:
+            return shown
+    raise AssertionError(f"{text!r} was not shown, but:\n{shown}")
+
+
 def value(output, name):
     """What `printf "name=%..."` printed."""
     found = re.search(rf"^{name}=(.*)$", output, re.M)
@@ -235,11 +245,11 @@ def test_interrupt_and_kill(start, kernel):
     )
     debugger.stdin.write("continue\n")
     debugger.stdin.flush()
-    time.sleep(2 * TIMEOUT_SCALE)
+    read_until(debugger, "Continuing.")
+    time.sleep(0.5)
     debugger.send_signal(signal.SIGINT)
-    time.sleep(1 * TIMEOUT_SCALE)
-    output = debugger.communicate("kill\nquit\n", timeout=30 * TIMEOUT_SCALE)[0]
-    assert "SIGINT" in output, output
+    read_until(debugger, "SIGINT")
+    debugger.communicate("kill\nquit\n", timeout=30 * TIMEOUT_SCALE)
     assert vm.process.wait(10 * TIMEOUT_SCALE) == 0
 
 
@@ -336,10 +346,10 @@ def test_linux(hanok, engine, guest, tmp_path):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert debugger.stdout.readline  # it runs
-        time.sleep(3 * TIMEOUT_SCALE)  # to its `continue`
+        # The machine stands still until gdb has set its breakpoint: what is typed waits as well.
+        output = read_until(debugger, "ready")
         vm.output("hostname changed", timeout=120)
-        output = debugger.communicate(timeout=60 * TIMEOUT_SCALE)[0]
+        output += debugger.communicate(timeout=60 * TIMEOUT_SCALE)[0]
         assert value(output, "rip") == address["__x64_sys_sethostname"], output
         assert value(output, "lma") == "1"
         assert "banner=Linux version " in output
