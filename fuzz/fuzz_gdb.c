@@ -161,7 +161,8 @@ static bool send_some(struct gdb_session *s, const uint8_t *bytes, size_t len)
 		if (running && stay && n % 4 == 3) {
 			running = false;
 			gdb_session_stopped(s, &next_stop);
-			next_stop = (struct gdb_stop){n % CPUS, n & 8 ? GDB_STOP_STEP : GDB_STOP_ASKED, 0};
+			next_stop = (struct gdb_stop){n % CPUS,
+						      n & 8 ? GDB_STOP_STEP : GDB_STOP_ASKED, 0};
 		}
 	}
 	return stay;

@@ -134,7 +134,7 @@ static void on_event_delivered(struct vcpu *v, const struct cpu_event *e)
 		[VEC_XM] = "#XM",
 	};
 	static const enum exit_cause causes[] = {
-		[EVENT_EXTERNAL] = EXIT_INTERRUPT, [EVENT_NMI] = EXIT_NMI,
+		[EVENT_EXTERNAL] = EXIT_INTERRUPT,  [EVENT_NMI] = EXIT_NMI,
 		[EVENT_EXCEPTION] = EXIT_EXCEPTION, [EVENT_SOFT_INT] = EXIT_SOFT_INT,
 		[EVENT_ICEBP] = EXIT_SOFT_INT,
 	};

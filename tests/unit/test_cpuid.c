@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPUID a guest sees, and the power-up state. */
+#include <cmocka.h>
+#include <cpuid.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <cmocka.h>
-#include <cpuid.h>
 #include <string.h>
 
 #include "cpu/state/cpuid.h"
@@ -40,19 +40,19 @@ static void test_features(void **state)
 	__cpuid(1, host[0], host[1], host[2], host[3]);
 	ask(&m, 0, 1, 0, r);
 	assert_int_equal(r[0], host[0] & 0x0fff3fff);
-	assert_true(r[2] & 1u << 31);	 /* hypervisor */
-	assert_true(r[2] & 1u << 21);	 /* x2APIC */
-	assert_false(r[2] & 1u << 3);	 /* MONITOR */
-	assert_false(r[2] & 1u << 5);	 /* VMX */
-	assert_false(r[2] & 1u << 27);	 /* OSXSAVE follows CR4 */
-	assert_false(r[3] & 1u << 1);	 /* VME */
-	assert_false(r[3] & 1u << 28);	 /* HTT with one CPU */
+	assert_true(r[2] & 1u << 31);				   /* hypervisor */
+	assert_true(r[2] & 1u << 21);				   /* x2APIC */
+	assert_false(r[2] & 1u << 3);				   /* MONITOR */
+	assert_false(r[2] & 1u << 5);				   /* VMX */
+	assert_false(r[2] & 1u << 27);				   /* OSXSAVE follows CR4 */
+	assert_false(r[3] & 1u << 1);				   /* VME */
+	assert_false(r[3] & 1u << 28);				   /* HTT with one CPU */
 	assert_int_equal(r[3] & (1u << 25), host[3] & (1u << 25)); /* SSE is the host's */
 	ask(&m, 0, 7, 0, r);
-	assert_false(r[1] & 0xdc230000 & ~(1u << 29)); /* AVX-512 */
+	assert_false(r[1] & 0xdc230000 & ~(1u << 29));	      /* AVX-512 */
 	assert_false(r[1] & (1u << 4 | 1u << 11 | 1u << 14)); /* TSX, MPX */
-	assert_false(r[2] & (1u << 3 | 1u << 7 | 1u << 16)); /* PKU, CET, LA57 */
-	assert_true(r[1] & 1u << 20); /* SMAP */
+	assert_false(r[2] & (1u << 3 | 1u << 7 | 1u << 16));  /* PKU, CET, LA57 */
+	assert_true(r[1] & 1u << 20);			      /* SMAP */
 	ask(&m, 0, 0x80000008, 0, r);
 	assert_int_equal(r[0] & 0xffff, 48 << 8 | cpuid_maxphyaddr());
 }

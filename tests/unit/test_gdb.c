@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The gdb stub's protocol, against a target that is no machine. */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -216,14 +216,32 @@ static void test_too_long(void **state)
 
 static void test_unknown(void **state)
 {
-	static const char *const unknown[] = {"", "!", "vMustReplyEmpty", "qBogus", "i", "bc", "QX",
-					      "Hx0", "Z9,0,0"};
-	static const char *const wrong[] = {"m", "m1", "m1,", "mzz,1", "M0,4:00", "M0,1:0g", "p",
-					    "pffff", "P0", "P0=12", "G00", "Hg77", "T9", "Z0,0",
-					    "Z2,0,0", "X0,5:abc", "vCont;x", "vCont;c:99", "vCont",
+	static const char *const unknown[] = {"",   "!",   "vMustReplyEmpty", "qBogus", "i", "bc",
+					      "QX", "Hx0", "Z9,0,0"};
+	static const char *const wrong[] = {"m",
+					    "m1",
+					    "m1,",
+					    "mzz,1",
+					    "M0,4:00",
+					    "M0,1:0g",
+					    "p",
+					    "pffff",
+					    "P0",
+					    "P0=12",
+					    "G00",
+					    "Hg77",
+					    "T9",
+					    "Z0,0",
+					    "Z2,0,0",
+					    "X0,5:abc",
+					    "vCont;x",
+					    "vCont;c:99",
+					    "vCont",
 					    "qXfer:features:read:target.xml:zz,1",
 					    "qXfer:features:read:target.xml:ffffff,1",
-					    "m11112222333344445,1", "C", "qRcmd,f"};
+					    "m11112222333344445,1",
+					    "C",
+					    "qRcmd,f"};
 
 	(void)state;
 	for (unsigned n = 0; n < sizeof(unknown) / sizeof(unknown[0]); n++)
@@ -414,9 +432,9 @@ static void test_monitor_and_end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_framing),   TEST(test_too_long), TEST(test_unknown),
-		TEST(test_registers), TEST(test_mxcsr),	   TEST(test_memory),
-		TEST(test_points),    TEST(test_running),  TEST(test_threads),
+		TEST(test_framing),	TEST(test_too_long),	    TEST(test_unknown),
+		TEST(test_registers),	TEST(test_mxcsr),	    TEST(test_memory),
+		TEST(test_points),	TEST(test_running),	    TEST(test_threads),
 		TEST(test_description), TEST(test_monitor_and_end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,10 +4,10 @@
  * is a few instructions in 64-bit mode at CPL 0, ended by HLT; the IDT is empty, so that an
  * exception is seen by the engine's trace and then shuts the vCPU down.
  */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <cmocka.h>
 #include <string.h>
 
 #include "cpu/engine.h"
@@ -165,8 +165,8 @@ static void round_trip(uint32_t index, uint64_t v)
 
 static void test_msr_plain(void **state)
 {
-	static const uint32_t any[] = {MSR_STAR,   MSR_LSTAR,	MSR_CSTAR,	   MSR_FS_BASE,
-				       MSR_GS_BASE, MSR_KERNEL_GS_BASE};
+	static const uint32_t any[] = {MSR_STAR,    MSR_LSTAR,	 MSR_CSTAR,
+				       MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE};
 
 	(void)state;
 	for (unsigned n = 0; n < sizeof(any) / sizeof(any[0]); n++) {
@@ -571,7 +571,8 @@ static void test_invpcid(void **state)
 		assert_int_equal(RUN("\x66\x0f\x38\x82\x03"), type == 4 ? VEC_GP : NONE);
 		desc[0] = 1; /* a PCID while they are off */
 		mem_write(mem, DATA, desc, sizeof(desc));
-		assert_int_equal(RUN("\x66\x0f\x38\x82\x03"), type == 2 || type == 3 ? NONE : VEC_GP);
+		assert_int_equal(RUN("\x66\x0f\x38\x82\x03"),
+				 type == 2 || type == 3 ? NONE : VEC_GP);
 		desc[0] = 0x1000;
 		mem_write(mem, DATA, desc, sizeof(desc));
 		assert_int_equal(RUN("\x66\x0f\x38\x82\x03"), VEC_GP);
@@ -602,16 +603,19 @@ static void test_stac(void **state)
 /* What a guest may not do at CPL 3, and what no guest may. */
 static void test_refused(void **state)
 {
-	static const char *const privileged[] = {"\x0f\x01\x3b\x90", "\xf4\x90\x90\x90",
-						 "\x0f\x09\x90\x90", "\x0f\x06\x90\x90",
-						 "\x0f\x20\xc0\x90", "\x0f\x21\xc0\x90",
-						 "\x0f\x01\xd1\x90", "\x0f\x30\x90\x90"};
+	static const char *const privileged[] = {
+		"\x0f\x01\x3b\x90", "\xf4\x90\x90\x90", "\x0f\x09\x90\x90", "\x0f\x06\x90\x90",
+		"\x0f\x20\xc0\x90", "\x0f\x21\xc0\x90", "\x0f\x01\xd1\x90", "\x0f\x30\x90\x90"};
 	static const char *const undefined[] = {
-		"\x0f\x01\xc1\x90", "\x0f\x01\xd9\x90", "\x0f\x01\xc8\x90", /* VMCALL VMMCALL MONITOR */
-		"\x0f\x01\xc9\x90", "\x0f\xaa\x90\x90", "\x0f\x0b\x90\x90", /* MWAIT RSM UD2 */
-		"\x0f\x01\xd8\x90", "\x0f\x37\x90\x90", "\x0f\x01\xee\x90", /* VMRUN GETSEC RDPKRU */
-		"\x0f\x01\xe8\x90", "\x0f\x01\xfc\x90", "\x0f\x01\xfd\x90", /* SERIALIZE CLZERO RDPRU */
-		"\xc7\xf8\x00\x00\x00\x00",				    /* XBEGIN */
+		"\x0f\x01\xc1\x90",	    "\x0f\x01\xd9\x90",
+		"\x0f\x01\xc8\x90", /* VMCALL VMMCALL MONITOR */
+		"\x0f\x01\xc9\x90",	    "\x0f\xaa\x90\x90",
+		"\x0f\x0b\x90\x90", /* MWAIT RSM UD2 */
+		"\x0f\x01\xd8\x90",	    "\x0f\x37\x90\x90",
+		"\x0f\x01\xee\x90", /* VMRUN GETSEC RDPKRU */
+		"\x0f\x01\xe8\x90",	    "\x0f\x01\xfc\x90",
+		"\x0f\x01\xfd\x90",	    /* SERIALIZE CLZERO RDPRU */
+		"\xc7\xf8\x00\x00\x00\x00", /* XBEGIN */
 	};
 
 	(void)state;
@@ -633,14 +637,22 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_msr_plain),  cmocka_unit_test(test_msr_mtrr),
-		cmocka_unit_test(test_msr_efer),   cmocka_unit_test(test_msr_tsc),
-		cmocka_unit_test(test_msr_machine), cmocka_unit_test(test_cr0),
-		cmocka_unit_test(test_long_mode_switch), cmocka_unit_test(test_cr3_cr4_cr8),
-		cmocka_unit_test(test_pae_pdptes), cmocka_unit_test(test_debug_registers),
-		cmocka_unit_test(test_fxsave),	   cmocka_unit_test(test_xsave),
-		cmocka_unit_test(test_xrstor),	   cmocka_unit_test(test_xcr0),
-		cmocka_unit_test(test_invpcid),	   cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_msr_plain),
+		cmocka_unit_test(test_msr_mtrr),
+		cmocka_unit_test(test_msr_efer),
+		cmocka_unit_test(test_msr_tsc),
+		cmocka_unit_test(test_msr_machine),
+		cmocka_unit_test(test_cr0),
+		cmocka_unit_test(test_long_mode_switch),
+		cmocka_unit_test(test_cr3_cr4_cr8),
+		cmocka_unit_test(test_pae_pdptes),
+		cmocka_unit_test(test_debug_registers),
+		cmocka_unit_test(test_fxsave),
+		cmocka_unit_test(test_xsave),
+		cmocka_unit_test(test_xrstor),
+		cmocka_unit_test(test_xcr0),
+		cmocka_unit_test(test_invpcid),
+		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_stac),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

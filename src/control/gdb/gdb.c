@@ -116,8 +116,8 @@ void gdb_settle(void *opaque)
 	struct gdb_stop stop = {.kind = GDB_STOP_ASKED};
 
 	if (!is_settling(g))
-		return; /* seen to already */
-	machine_pause(g->machine); /* waits */
+		return;		    /* seen to already */
+	machine_pause(g->machine);  /* waits */
 	machine_resume(g->machine); /* the pause asked for is left */
 	for (unsigned n = 0; n < g->target.cpus; n++)
 		machine_hold_cpu(g->machine, n, false);
@@ -346,8 +346,8 @@ int gdb_create(struct gdb **out, struct machine *m, const char *where, struct er
 	g->all_go = calloc(g->target.cpus, sizeof(g->all_go[0]));
 	r = g->slots && g->all_go ? gdb_listen(g, where, &wait, err)
 				  : error_set(err, -ENOMEM, "--gdb %s: out of memory", where);
-	if (r == 0 && loop_fd_add(machine_loop(m), g->listen_fd, POLLIN, on_connect, g,
-				  &g->listen_watch) < 0)
+	if (r == 0 &&
+	    loop_fd_add(machine_loop(m), g->listen_fd, POLLIN, on_connect, g, &g->listen_watch) < 0)
 		r = error_set(err, -ENOMEM, "--gdb %s: out of memory", where);
 	if (r == 0 && machine_add_hooks(m, &hooks) < 0)
 		r = error_set(err, -ENOSPC, "--gdb %s: too many look on already", where);

@@ -18,7 +18,7 @@ struct gdb_slot {
 
 struct gdb {
 	struct machine *machine;
-	char where[128]; /* for messages */
+	char where[128];       /* for messages */
 	char unlink_path[108]; /* the UNIX socket's, ours to remove; "" for none */
 	int listen_fd, client_fd;
 	struct loop_fd *listen_watch, *client_watch;

@@ -64,8 +64,7 @@ static int listen_unix(struct gdb *g, const char *path, struct error *err)
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 
 	if (!*path || strlen(path) >= sizeof(addr.sun_path))
-		return error_set(err, -EINVAL,
-				 "--gdb %s: a socket's path has 1 to %zu bytes", path,
+		return error_set(err, -EINVAL, "--gdb %s: a socket's path has 1 to %zu bytes", path,
 				 sizeof(addr.sun_path) - 1);
 	memcpy(addr.sun_path, path, strlen(path));
 	g->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

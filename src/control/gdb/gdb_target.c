@@ -124,8 +124,9 @@ static void info_registers(struct gdb *g, unsigned cpu, const char *args, struct
 	info_segment(t, "tr", &s->tr);
 	say(t, "gdt  base %016" PRIx64 " limit %04x\nidt  base %016" PRIx64 " limit %04x\n",
 	    s->gdt.base, s->gdt.limit, s->idt.base, s->idt.limit);
-	say(t, "cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %08" PRIx64
-	       "  cr8 %x\n",
+	say(t,
+	    "cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %08" PRIx64
+	    "  cr8 %x\n",
 	    s->cr0, s->cr2, s->cr3, s->cr4, c.cr8);
 	say(t, "efer %" PRIx64 "  xcr0 %" PRIx64 "  star %016" PRIx64 "  lstar %016" PRIx64 "\n",
 	    s->efer, s->xcr0, s->star, s->lstar);
@@ -147,12 +148,13 @@ static void info_cpus(struct gdb *g, unsigned cpu, const char *args, struct text
 	for (unsigned n = 0; n < g->target.cpus; n++) {
 		struct gdb_cpu c;
 		get_cpu(g, n, &c);
-		const char *mode = cpu_in_64bit(&c.s)		 ? "64-bit"
-				   : cpu_in_long_mode(&c.s)	 ? "compatibility"
-				   : !(c.s.cr0 & CR0_PE)	 ? "real"
-				   : (c.s.rflags & FLAG_VM)	 ? "virtual-8086"
-								 : "protected";
-		say(t, "%c vCPU %u: %s, %s mode, CPL %u, rip %04x:%016" PRIx64 ", cr3 %" PRIx64 "\n",
+		const char *mode = cpu_in_64bit(&c.s)	    ? "64-bit"
+				   : cpu_in_long_mode(&c.s) ? "compatibility"
+				   : !(c.s.cr0 & CR0_PE)    ? "real"
+				   : (c.s.rflags & FLAG_VM) ? "virtual-8086"
+							    : "protected";
+		say(t,
+		    "%c vCPU %u: %s, %s mode, CPL %u, rip %04x:%016" PRIx64 ", cr3 %" PRIx64 "\n",
 		    n == cpu ? '*' : ' ', n,
 		    c.s.activity <= ACTIVITY_SHUTDOWN ? activities[c.s.activity] : "?", mode,
 		    cpu_cpl(&c.s), c.s.seg[SEG_CS].sel, c.s.rip, c.s.cr3);

@@ -44,11 +44,11 @@ struct reg {
 	const char *feature; /* where one begins */
 };
 
-#define CORE	 "org.gnu.gdb.i386.core"
-#define SSE	 "org.gnu.gdb.i386.sse"
-#define AVX	 "org.gnu.gdb.i386.avx"
+#define CORE "org.gnu.gdb.i386.core"
+#define SSE "org.gnu.gdb.i386.sse"
+#define AVX "org.gnu.gdb.i386.avx"
 #define SEGMENTS "org.gnu.gdb.i386.segments"
-#define SYSTEM	 "org.hanok.system"
+#define SYSTEM "org.hanok.system"
 
 static const struct reg table[] = {
 	{"rax", GPR, RAX, ONLY_64, CORE},

@@ -169,7 +169,8 @@ void gdb_change_point(struct gdb_session *s, const char *at, bool set)
 {
 	uint64_t type, gva, len;
 
-	if (!gdb_take_hex(&at, &type) || !gdb_take_char(&at, ',') || !gdb_take_range(&at, &gva, &len)) {
+	if (!gdb_take_hex(&at, &type) || !gdb_take_char(&at, ',') ||
+	    !gdb_take_range(&at, &gva, &len)) {
 		gdb_answer_error(s, EINVAL);
 		return;
 	}

@@ -11,11 +11,7 @@
  * and go on on another. Register numbers are the instruction encoding's. SDM: Intel Software
  * Developer's Manual; APM: AMD64 Architecture Programmer's Manual.
  */
-enum gpr {
-	RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI,
-	R8, R9, R10, R11, R12, R13, R14, R15,
-	GPR_NR
-};
+enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, GPR_NR };
 enum seg_reg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_NR };
 
 /*
@@ -109,9 +105,24 @@ struct table_reg {
 
 /* Exception vectors (SDM 6.3.1). */
 enum vector {
-	VEC_DE = 0, VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, VEC_UD = 6,
-	VEC_NM = 7, VEC_DF = 8, VEC_TS = 10, VEC_NP = 11, VEC_SS = 12, VEC_GP = 13, VEC_PF = 14,
-	VEC_MF = 16, VEC_AC = 17, VEC_MC = 18, VEC_XM = 19
+	VEC_DE = 0,
+	VEC_DB = 1,
+	VEC_NMI = 2,
+	VEC_BP = 3,
+	VEC_OF = 4,
+	VEC_BR = 5,
+	VEC_UD = 6,
+	VEC_NM = 7,
+	VEC_DF = 8,
+	VEC_TS = 10,
+	VEC_NP = 11,
+	VEC_SS = 12,
+	VEC_GP = 13,
+	VEC_PF = 14,
+	VEC_MF = 16,
+	VEC_AC = 17,
+	VEC_MC = 18,
+	VEC_XM = 19
 };
 
 /* What the vCPU is doing between instructions. */
@@ -136,8 +147,17 @@ struct xsave_area {
 	alignas(64) uint8_t bytes[XSAVE_BYTES];
 };
 enum {
-	XSAVE_FCW = 0, XSAVE_FSW = 2, XSAVE_FTW = 4, XSAVE_FOP = 6, XSAVE_FIP = 8, XSAVE_FDP = 16,
-	XSAVE_MXCSR = 24, XSAVE_ST0 = 32, XSAVE_XMM0 = 160, XSAVE_BV = 512, XSAVE_YMMH0 = 576
+	XSAVE_FCW = 0,
+	XSAVE_FSW = 2,
+	XSAVE_FTW = 4,
+	XSAVE_FOP = 6,
+	XSAVE_FIP = 8,
+	XSAVE_FDP = 16,
+	XSAVE_MXCSR = 24,
+	XSAVE_ST0 = 32,
+	XSAVE_XMM0 = 160,
+	XSAVE_BV = 512,
+	XSAVE_YMMH0 = 576
 };
 enum { XCR0_X87 = 1, XCR0_SSE = 2, XCR0_AVX = 4 };
 
@@ -182,8 +202,8 @@ enum event_kind {
 	EVENT_EXTERNAL, /* interrupt from the APIC or PIC */
 	EVENT_NMI,
 	EVENT_EXCEPTION, /* hardware exception; rip is at the instruction (faults) or after (traps) */
-	EVENT_SOFT_INT,	 /* INT n; INT3, INTO (vectors 3, 4): return address after it */
-	EVENT_ICEBP,	 /* INT1: like a software interrupt, no DPL check (SDM 6.8.3 of Vol. 3) */
+	EVENT_SOFT_INT, /* INT n; INT3, INTO (vectors 3, 4): return address after it */
+	EVENT_ICEBP,	/* INT1: like a software interrupt, no DPL check (SDM 6.8.3 of Vol. 3) */
 };
 
 /* Power-up state (SDM 10.1.1, Vol. 3): real mode at F000:FFF0. cpu is 0 for the boot processor;

@@ -37,7 +37,7 @@ enum {
 	F1C_AVX = BIT(28),
 	F1C_HOST = BIT(0) | BIT(1) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) |
 		   BIT(25) | BIT(30), /* SSE3 PCLMUL SSSE3 CX16 SSE4 MOVBE POPCNT AES RDRAND */
-	F1C_HOST_AVX = BIT(12) | F1C_AVX | BIT(29), /* FMA, AVX, F16C */
+	F1C_HOST_AVX = BIT(12) | F1C_AVX | BIT(29),	    /* FMA, AVX, F16C */
 	F1C_OURS = BIT(17) | BIT(21) | BIT(24) | F1C_XSAVE, /* PCID x2APIC TSC-deadline */
 	/* 1.EDX */
 	F1D_APIC = BIT(9),
@@ -49,27 +49,27 @@ enum {
 		   BIT(19), /* DE PSE TSC MSR PAE MCE SEP MTRR PGE MCA PAT PSE36 CLFSH */
 	/* 7.0.EBX */
 	F7B_HOST = BIT(3) | BIT(6) | BIT(8) | BIT(18) | BIT(19) |
-		   BIT(29), /* BMI1 FDP_EXCPTN_ONLY BMI2 RDSEED ADX SHA */
+		   BIT(29),    /* BMI1 FDP_EXCPTN_ONLY BMI2 RDSEED ADX SHA */
 	F7B_HOST_AVX = BIT(5), /* AVX2 */
 	F7B_OURS = BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10) | BIT(13) | BIT(20) | BIT(23) |
 		   BIT(24), /* FSGSBASE TSC_ADJUST SMEP ERMS INVPCID ZERO_FCS_FDS SMAP
 			       CLFLUSHOPT CLWB */
 	F7B_RDSEED = BIT(18),
 	/* 7.0.ECX */
-	F7C_HOST = BIT(8),		     /* GFNI */
-	F7C_HOST_AVX = BIT(9) | BIT(10),     /* VAES VPCLMULQDQ, 256 bits with VEX */
-	F7C_OURS = BIT(2) | BIT(22),	     /* UMIP RDPID */
+	F7C_HOST = BIT(8),		 /* GFNI */
+	F7C_HOST_AVX = BIT(9) | BIT(10), /* VAES VPCLMULQDQ, 256 bits with VEX */
+	F7C_OURS = BIT(2) | BIT(22),	 /* UMIP RDPID */
 	/* 7.0.EDX */
-	F7D_OURS = BIT(4),		     /* FSRM */
+	F7D_OURS = BIT(4),		    /* FSRM */
 	F7D_OURS_INTEL = BIT(26) | BIT(29), /* SPEC_CTRL, ARCH_CAPABILITIES */
 	/* 80000001.ECX */
 	E1C_CMP_LEGACY = BIT(1),
-	E1C_HOST = BIT(5) | BIT(6),	    /* LZCNT SSE4A */
-	E1C_OURS = BIT(0) | BIT(8),	    /* LAHF PREFETCHW */
-	E1C_OURS_AMD = BIT(22),		    /* topology extensions */
+	E1C_HOST = BIT(5) | BIT(6), /* LZCNT SSE4A */
+	E1C_OURS = BIT(0) | BIT(8), /* LAHF PREFETCHW */
+	E1C_OURS_AMD = BIT(22),	    /* topology extensions */
 	/* 80000001.EDX */
-	E1D_SHARED = 0x0183f3ff,	    /* AMD repeats these of 1.EDX */
-	E1D_HOST_AMD = BIT(22),		    /* MMX extensions */
+	E1D_SHARED = 0x0183f3ff,				    /* AMD repeats these of 1.EDX */
+	E1D_HOST_AMD = BIT(22),					    /* MMX extensions */
 	E1D_OURS = BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29), /* SYSCALL NX 1G RDTSCP LM */
 	/* 80000008.EBX, AMD: XSAVEERPTR (our FXSAVE and XSAVE always keep the pointers), BTC_NO */
 	E8B_AMD = BIT(2) | BIT(29),
@@ -130,17 +130,17 @@ uint64_t cpuid_microcode(const struct cpuid_model *m)
 		return UINT64_C(1) << 32;
 	/* AMD encodes the CPU in the revision: extended family and model, model, stepping; then the
 	 * last there can be, because no erratum that microcode mends is the engines'. */
-	return (s >> 20 & 0xff) << 24 | (s >> 16 & 15) << 20 | (s >> 4 & 15) << 12 |
-	       (s & 15) << 8 | 0xff;
+	return (s >> 20 & 0xff) << 24 | (s >> 16 & 15) << 20 | (s >> 4 & 15) << 12 | (s & 15) << 8 |
+	       0xff;
 }
 
 /* Caches as the host tells them; or, where it tells nothing, those of a plain CPU. */
 static void read_caches(struct cpuid_model *m)
 {
 	static const uint32_t plain[CPUID_CACHES][4] = {
-		{0x00000121, 0x01c0003f, 0x3f, 0}, /* L1d: 32 KiB, 8 ways */
-		{0x00000122, 0x01c0003f, 0x3f, 0}, /* L1i */
-		{0x00000143, 0x03c0003f, 0x3ff, 0}, /* L2: 1 MiB, 16 ways */
+		{0x00000121, 0x01c0003f, 0x3f, 0},   /* L1d: 32 KiB, 8 ways */
+		{0x00000122, 0x01c0003f, 0x3f, 0},   /* L1i */
+		{0x00000143, 0x03c0003f, 0x3ff, 0},  /* L2: 1 MiB, 16 ways */
 		{0x00000163, 0x03c0003f, 0x3fff, 0}, /* L3: 16 MiB */
 	};
 	uint32_t leaf = m->amd ? 0x8000001d : 4;

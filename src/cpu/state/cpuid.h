@@ -19,15 +19,15 @@ struct cpuid_model {
 	uint32_t tsc_khz;
 	bool amd; /* AMD's or Hygon's leaves; else Intel's */
 	uint32_t max_basic, max_extended;
-	uint64_t xcr0;		     /* bits that XCR0 may have */
-	uint32_t vendor[4];	     /* leaf 0 */
-	uint32_t signature;	     /* 1.EAX: family, model, stepping */
-	uint32_t f1_ecx, f1_edx;     /* dynamic bits clear */
+	uint64_t xcr0;		 /* bits that XCR0 may have */
+	uint32_t vendor[4];	 /* leaf 0 */
+	uint32_t signature;	 /* 1.EAX: family, model, stepping */
+	uint32_t f1_ecx, f1_edx; /* dynamic bits clear */
 	uint32_t f7_ebx, f7_ecx, f7_edx;
 	uint32_t e1_ebx, e1_ecx, e1_edx; /* 80000001H */
 	uint32_t brand[3][4];
-	uint32_t cache[CPUID_CACHES][4]; /* 4 or 8000001DH */
-	uint32_t amd_l1[4], amd_l2[4];	 /* 80000005H, 80000006H */
+	uint32_t cache[CPUID_CACHES][4];     /* 4 or 8000001DH */
+	uint32_t amd_l1[4], amd_l2[4];	     /* 80000005H, 80000006H */
 	uint32_t amd_tlb1g[4], amd_hints[4]; /* 80000019H, 8000001AH */
 };
 

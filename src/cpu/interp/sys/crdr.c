@@ -17,12 +17,12 @@
 
 /* DR6: B0 to B3, BD, BS, BT; the rest reads as ones or zeros (SDM Vol. 3, 17.2.3). */
 #define DR6_KNOWN UINT64_C(0xe00f)
-#define DR6_ONES  UINT64_C(0xffff0ff0)
-#define DR6_BD	  UINT64_C(0x2000)
+#define DR6_ONES UINT64_C(0xffff0ff0)
+#define DR6_BD UINT64_C(0x2000)
 #define DR7_KNOWN UINT64_C(0xffff23ff)
-#define DR7_ONES  UINT64_C(0x400)
+#define DR7_ONES UINT64_C(0x400)
 #define DR7_ENABLES UINT64_C(0xff)
-#define DR7_GD	  UINT64_C(0x2000)
+#define DR7_GD UINT64_C(0x2000)
 
 /* The general register's value or place: 64 bits in 64-bit mode, else 32, whatever prefixes. */
 static uint64_t reg_value(const struct soft_cpu *c, unsigned n)

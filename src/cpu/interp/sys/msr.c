@@ -141,7 +141,7 @@ static const struct quiet_msr {
 	{MSR_BIOS_UPDT_TRIG, INTEL, IGNORED, .write_only = true},
 	{MSR_PLATFORM_INFO, INTEL, FAULTS},
 	{MSR_MISC_FEATURE_ENABLES, INTEL, ZERO_ONLY},
-	{MSR_XSS, ANY, ZERO_ONLY}, /* no supervisor state components */
+	{MSR_XSS, ANY, ZERO_ONLY},  /* no supervisor state components */
 	{MSR_MCG_CAP, ANY, FAULTS}, /* no banks */
 	{MSR_LAST_BRANCH_FROM, ANY, FAULTS},
 	{MSR_LAST_BRANCH_FROM + 1, ANY, FAULTS},

@@ -15,9 +15,9 @@ enum {
 	HDR_XCOMP_BV = 520,
 	HDR_END = 576,
 	LEGACY_BYTES = 512,
-	ST_END = XSAVE_XMM0,		/* of the x87 registers */
-	XMM_BYTES_64 = 256,		/* 16 registers */
-	XMM_BYTES_32 = 128,		/* 8 registers outside 64-bit mode */
+	ST_END = XSAVE_XMM0, /* of the x87 registers */
+	XMM_BYTES_64 = 256,  /* 16 registers */
+	XMM_BYTES_32 = 128,  /* 8 registers outside 64-bit mode */
 	YMM_BYTES = XSAVE_BYTES - XSAVE_YMMH0,
 	MXCSR_RESET = 0x1f80,
 };
@@ -282,8 +282,8 @@ static void xsave(struct soft_cpu *c, const struct insn *i, bool wide, bool opti
 
 	cpu_probe(c, (enum seg_reg)i->seg, offset, len, true);
 	uint64_t bv = cpu_read64(c, (enum seg_reg)i->seg, offset + XSAVE_BV);
-	put_components(c, i, offset, optimize ? rfbm & in_use : rfbm,
-		       rfbm & (XCR0_SSE | XCR0_AVX), wide);
+	put_components(c, i, offset, optimize ? rfbm & in_use : rfbm, rfbm & (XCR0_SSE | XCR0_AVX),
+		       wide);
 	cpu_write64(c, (enum seg_reg)i->seg, offset + XSAVE_BV, (bv & ~rfbm) | (rfbm & in_use));
 }
 
@@ -372,7 +372,7 @@ static void xrstor(struct soft_cpu *c, const struct insn *i, bool wide, bool com
 		const bool wide = false;                                                           \
 		CALL;                                                                              \
 	}                                                                                          \
-	static void op_##NAME##64(struct soft_cpu *c, const struct insn *i)                        \
+	static void op_##NAME##64(struct soft_cpu * c, const struct insn *i)                       \
 	{                                                                                          \
 		const bool wide = true;                                                            \
 		CALL;                                                                              \
@@ -417,24 +417,15 @@ op_fn *xsave_select(const struct decoded *d, struct insn *i)
 		ZydisMnemonic mnemonic;
 		op_fn *fn;
 	} table[] = {
-		{ZYDIS_MNEMONIC_FXSAVE, op_fxsave},
-		{ZYDIS_MNEMONIC_FXSAVE64, op_fxsave64},
-		{ZYDIS_MNEMONIC_FXRSTOR, op_fxrstor},
-		{ZYDIS_MNEMONIC_FXRSTOR64, op_fxrstor64},
-		{ZYDIS_MNEMONIC_XSAVE, op_xsave},
-		{ZYDIS_MNEMONIC_XSAVE64, op_xsave64},
-		{ZYDIS_MNEMONIC_XSAVEOPT, op_xsaveopt},
-		{ZYDIS_MNEMONIC_XSAVEOPT64, op_xsaveopt64},
-		{ZYDIS_MNEMONIC_XSAVEC, op_xsavec},
-		{ZYDIS_MNEMONIC_XSAVEC64, op_xsavec64},
-		{ZYDIS_MNEMONIC_XSAVES, op_xsaves},
-		{ZYDIS_MNEMONIC_XSAVES64, op_xsaves64},
-		{ZYDIS_MNEMONIC_XRSTOR, op_xrstor},
-		{ZYDIS_MNEMONIC_XRSTOR64, op_xrstor64},
-		{ZYDIS_MNEMONIC_XRSTORS, op_xrstors},
-		{ZYDIS_MNEMONIC_XRSTORS64, op_xrstors64},
-		{ZYDIS_MNEMONIC_XGETBV, op_xgetbv},
-		{ZYDIS_MNEMONIC_XSETBV, op_xsetbv},
+		{ZYDIS_MNEMONIC_FXSAVE, op_fxsave},	{ZYDIS_MNEMONIC_FXSAVE64, op_fxsave64},
+		{ZYDIS_MNEMONIC_FXRSTOR, op_fxrstor},	{ZYDIS_MNEMONIC_FXRSTOR64, op_fxrstor64},
+		{ZYDIS_MNEMONIC_XSAVE, op_xsave},	{ZYDIS_MNEMONIC_XSAVE64, op_xsave64},
+		{ZYDIS_MNEMONIC_XSAVEOPT, op_xsaveopt}, {ZYDIS_MNEMONIC_XSAVEOPT64, op_xsaveopt64},
+		{ZYDIS_MNEMONIC_XSAVEC, op_xsavec},	{ZYDIS_MNEMONIC_XSAVEC64, op_xsavec64},
+		{ZYDIS_MNEMONIC_XSAVES, op_xsaves},	{ZYDIS_MNEMONIC_XSAVES64, op_xsaves64},
+		{ZYDIS_MNEMONIC_XRSTOR, op_xrstor},	{ZYDIS_MNEMONIC_XRSTOR64, op_xrstor64},
+		{ZYDIS_MNEMONIC_XRSTORS, op_xrstors},	{ZYDIS_MNEMONIC_XRSTORS64, op_xrstors64},
+		{ZYDIS_MNEMONIC_XGETBV, op_xgetbv},	{ZYDIS_MNEMONIC_XSETBV, op_xsetbv},
 	};
 
 	(void)i;
