@@ -5,10 +5,10 @@
 #define MAX_STEPS 64
 
 u32 word[8] __attribute__((aligned(32)));
-static u32 steps;
-static ulong step_ip[MAX_STEPS];
-static u32 step_dr6[MAX_STEPS];
-static bool set_rf;
+static volatile u32 steps;
+static volatile ulong step_ip[MAX_STEPS];
+static volatile u32 step_dr6[MAX_STEPS];
+static volatile bool set_rf;
 
 /* Log each #DB and go on. */
 static bool log_step(struct regs *r)
@@ -34,8 +34,8 @@ static void step(const char *code, u32 flags)
 	struct regs r;
 
 	steps = 0;
-	memset(step_ip, 0, sizeof(step_ip));
-	memset(step_dr6, 0, sizeof(step_dr6));
+	memset((void *)step_ip, 0, sizeof(step_ip));
+	memset((void *)step_dr6, 0, sizeof(step_dr6));
 	write_dr6(0);
 	regs_init(&r, RING0, code);
 	r.fl |= flags;
@@ -66,7 +66,8 @@ SNIP(s_jmp, "jmp 1f\nnop\n1: nop\nint3");
 SNIP(s_cpuid, "cpuid\ns_cpuid1: nop\nint3");
 SNIP(s_in, "inb $0x61, %al\ns_in1: nop\nint3");
 SNIP(s_fault, "nop\ns_fault_at: ud2\nint3");
-extern char s_nops1[], s_nops2[], s_rep1[], s_popf2[], s_popf3[], s_popf4[], s_popf5[], s_int1[], s_int2[];
+extern char s_nops1[], s_nops2[], s_rep1[], s_popf2[], s_popf3[], s_popf4[], s_popf5[], s_int1[],
+	s_int2[];
 extern char s_movss_shadow[], s_movss2[], s_popss1[], s_popss2[], s_sti1[], s_cpuid1[], s_in1[];
 extern char s_rep_done1[], s_rep_done2[], s_fault_at[];
 
@@ -92,8 +93,8 @@ static void single_step(void)
 	gate_set(0x48, KCODE, s_int_handler, 0x8e, 0);
 	step(s_int, FL_TF);
 	gate_reset(0x48);
-	check_eq("int n: nothing in the handler", step_ip[0] == (ulong)s_int1 ||
-		 step_ip[0] == (ulong)s_int2, 1);
+	check_eq("int n: nothing in the handler",
+		 step_ip[0] == (ulong)s_int1 || step_ip[0] == (ulong)s_int2, 1);
 	check_mask("pushf shows TF", (step(s_pushf, FL_TF), trap.r.ax), FL_TF, FL_TF);
 	step(s_movss, FL_TF);
 	check_eq("mov ss holds the trap back by one", step_ip[1], (ulong)s_movss2);
@@ -146,12 +147,11 @@ static void bp(const char *name, int n, u32 rw, u32 len, const void *at, const c
 	write_dr7(ARM7(n, rw, len));
 	step(code, 0);
 	write_dr7(0x400);
-	bool ok = steps == want_count &&
-		  (!want_count ||
-		   (step_ip[0] == (ulong)want_at && (step_dr6[0] & 0x400f) == want_b));
+	bool ok = steps == want_count && (!want_count || (step_ip[0] == (ulong)want_at &&
+							  (step_dr6[0] & 0x400f) == want_b));
 	if (!ok)
-		say("# %s: %u traps, first at 0x%lx with dr6 0x%x; want %u at 0x%lx with 0x%x\n", name,
-		    steps, step_ip[0], step_dr6[0], want_count, (ulong)want_at, want_b);
+		say("# %s: %u traps, first at 0x%lx with dr6 0x%x; want %u at 0x%lx with 0x%x\n",
+		    name, steps, step_ip[0], step_dr6[0], want_count, (ulong)want_at, want_b);
 	check(name, ok);
 }
 
@@ -166,7 +166,8 @@ static void breakpoints(void)
 	set_rf = false;
 	bp("write", 0, RW_WRITE, LEN4, w, b_write, b_write1, 1);
 	bp("write, slot 1", 1, RW_WRITE, LEN4, w, b_write, b_write1, 1);
-	bp("write, slot 2, a byte of the dword", 2, RW_WRITE, LEN4, w, b_write_byte, b_write_byte1, 1);
+	bp("write, slot 2, a byte of the dword", 2, RW_WRITE, LEN4, w, b_write_byte, b_write_byte1,
+	   1);
 	bp("write of a dword over a 1-byte watch", 0, RW_WRITE, LEN1, w + 1, b_write, b_write1, 1);
 	bp("write of a dword over a 2-byte watch", 0, RW_WRITE, LEN2, w + 2, b_write, b_write1, 1);
 	bp("write of a dword next to it", 0, RW_WRITE, LEN4, w, b_write_after, NULL, 0);
@@ -180,8 +181,8 @@ static void breakpoints(void)
 	bp("rep stosb: in the middle", 0, RW_WRITE, LEN1, w + 17, b_rep, b_rep, 1);
 	bp("rep stosb: the last byte", 0, RW_WRITE, LEN1, w + 18, b_rep, b_rep1, 1);
 	word[0] = KDATA;
-	bp("a watch on mov ss waits for one more instruction", 0, RW_BOTH, LEN2, w, b_movss, b_movss2,
-	   1);
+	bp("a watch on mov ss waits for one more instruction", 0, RW_BOTH, LEN2, w, b_movss,
+	   b_movss2, 1);
 
 	group("debug register");
 	write_dr0((ulong)word);
@@ -242,7 +243,11 @@ static void breakpoints(void)
 	write_dr3(0x12345678);
 	check_eq("DR3 reads back", read_dr3(), 0x12345678);
 	write_dr6(0x4);
-	check_eq("DR4 is DR6 with CR4.DE clear", ({ ulong v; asm volatile("mov %%db4, %0" : "=r"(v)); v & 0xf; }),
+	check_eq("DR4 is DR6 with CR4.DE clear", ({
+			 ulong v;
+			 asm volatile("mov %%db4, %0" : "=r"(v));
+			 v & 0xf;
+		 }),
 		 4);
 	write_dr6(0);
 	write_cr4(read_cr4() | CR4_DE);
@@ -263,7 +268,7 @@ static void breakpoints(void)
 }
 
 static volatile u32 irqs;
-static ulong irq_ip;
+static volatile ulong irq_ip;
 
 static bool irq0(struct regs *r)
 {

@@ -6,7 +6,7 @@ u32 word[4] __attribute__((aligned(16)));
 
 static void faults(void)
 {
-	static const u32 bounds[2] = { 10, 20 };
+	static const u32 bounds[2] = {10, 20};
 
 	group("fault");
 	FAULT("div by zero", DE, 0, "divl %0", ::"r"(0), "a"(1), "d"(0));
@@ -50,33 +50,39 @@ static void locks(void)
 		const char *name;
 		u8 code[8];
 	} bad[] = {
-		{ "mov", { 0x89, 0x01 } },
-		{ "mov moffs", { 0xa3, 0, 0, 0, 0 } },
-		{ "add to a register", { 0x01, 0xc8 } },
-		{ "add from memory", { 0x03, 0x01 } },
-		{ "cmp", { 0x39, 0x01 } },
-		{ "test", { 0x85, 0x01 } },
-		{ "bt", { 0x0f, 0xa3, 0x01 } },
-		{ "inc of a register", { 0xff, 0xc0 } },
-		{ "push", { 0x50 } },
-		{ "nop", { 0x90 } },
-		{ "xadd to a register", { 0x0f, 0xc1, 0xc8 } },
-		{ "shl", { 0xd1, 0x21 } },
-		{ "lea", { 0x8d, 0x01 } },
-		{ "movs", { 0xa5 } },
-		{ "jmp", { 0xeb, 0x00 } },
+		{"mov", {0x89, 0x01}},
+		{"mov moffs", {0xa3, 0, 0, 0, 0}},
+		{"add to a register", {0x01, 0xc8}},
+		{"add from memory", {0x03, 0x01}},
+		{"cmp", {0x39, 0x01}},
+		{"test", {0x85, 0x01}},
+		{"bt", {0x0f, 0xa3, 0x01}},
+		{"inc of a register", {0xff, 0xc0}},
+		{"push", {0x50}},
+		{"nop", {0x90}},
+		{"xadd to a register", {0x0f, 0xc1, 0xc8}},
+		{"shl", {0xd1, 0x21}},
+		{"lea", {0x8d, 0x01}},
+		{"movs", {0xa5}},
+		{"jmp", {0xeb, 0x00}},
 	};
 	static const struct {
 		const char *name;
 		u8 code[8];
 	} good[] = {
-		{ "add", { 0x01, 0x01 } },	   { "sub imm8", { 0x83, 0x29, 1 } },
-		{ "adc", { 0x11, 0x01 } },	   { "xor byte", { 0x30, 0x01 } },
-		{ "inc", { 0xff, 0x01 } },	   { "neg", { 0xf7, 0x19 } },
-		{ "not", { 0xf7, 0x11 } },	   { "xchg", { 0x87, 0x01 } },
-		{ "xadd", { 0x0f, 0xc1, 0x01 } },  { "cmpxchg", { 0x0f, 0xb1, 0x01 } },
-		{ "bts", { 0x0f, 0xab, 0x01 } },   { "btr imm", { 0x0f, 0xba, 0x31, 1 } },
-		{ "cmpxchg8b", { 0x0f, 0xc7, 0x09 } },
+		{"add", {0x01, 0x01}},
+		{"sub imm8", {0x83, 0x29, 1}},
+		{"adc", {0x11, 0x01}},
+		{"xor byte", {0x30, 0x01}},
+		{"inc", {0xff, 0x01}},
+		{"neg", {0xf7, 0x19}},
+		{"not", {0xf7, 0x11}},
+		{"xchg", {0x87, 0x01}},
+		{"xadd", {0x0f, 0xc1, 0x01}},
+		{"cmpxchg", {0x0f, 0xb1, 0x01}},
+		{"bts", {0x0f, 0xab, 0x01}},
+		{"btr imm", {0x0f, 0xba, 0x31, 1}},
+		{"cmpxchg8b", {0x0f, 0xc7, 0x09}},
 	};
 	static u8 code[32];
 
@@ -99,7 +105,7 @@ static void locks(void)
 		memset(code + 9, 0x90, 11);
 		CATCH(asm volatile("mov $1, %%eax\n\tmov $0, %%edx\n\tmov $word, %%ecx\n\tmov $1, "
 				   "%%ebx\n\tpush %%esi\n\tpush %%edi\n\tmov %%ecx, %%esi\n\tmov "
-				   "%%ecx, %%edi\n\tjmp *%0" ::"m"((u32){ (ulong)code })
+				   "%%ecx, %%edi\n\tjmp *%0" ::"m"((u32){(ulong)code})
 				   : "eax", "ecx", "edx", "ebx", "esi", "edi"));
 		char name[40] = "lock ";
 		const char *what = fine ? good[j].name : bad[i].name;
@@ -176,7 +182,7 @@ static void privileged(void)
 	static const struct {
 		const char *name, *code;
 	} cases[] = {
-#define X(name, code) { code, priv_##name },
+#define X(name, code) {code, priv_##name},
 		PRIVILEGED(X)
 #undef X
 	};
@@ -207,7 +213,8 @@ static void privileged(void)
 
 SNIP(r3_popf, "push $0x3202\npopf\npushf\npop %eax\nint3");
 SNIP(r3_popf_clear, "push $2\npopf\npushf\npop %eax\nint3");
-SNIP(r3_iret_iopl, "pushl $0x3202\npush $" STR(UCODE32) "+3\npush $1f\niret\n1: pushf\npop %eax\nint3");
+SNIP(r3_iret_iopl,
+     "pushl $0x3202\npush $" STR(UCODE32) "+3\npush $1f\niret\n1: pushf\npop %eax\nint3");
 SNIP(r3_sgdt, "sgdt word\nsidt word\nsldt %eax\nstr %ebx\nsmsw %ecx\nr3_sgdt_end: int3");
 SNIP(r3_rdtsc, "rdtsc\nint3");
 SNIP(r3_in, "mov $0x3ff, %edx\nr3_in_at: inb %dx, %al\nint3");
@@ -424,7 +431,8 @@ static void control_registers(void)
 	FAULT("wrmsr APIC_BASE: a reserved bit", GP, 0, "wrmsr", ::"c"(MSR_APIC_BASE),
 	      "a"((u32)rdmsr(MSR_APIC_BASE) | 1), "d"(0));
 	if (cpu_features_1_ecx & 1 << 26)
-		FAULT("xsetbv with OSXSAVE clear is #UD", UD, 0, "xsetbv", ::"a"(1), "c"(0), "d"(0));
+		FAULT("xsetbv with OSXSAVE clear is #UD", UD, 0, "xsetbv", ::"a"(1), "c"(0),
+		      "d"(0));
 	else
 		skip("xsetbv with OSXSAVE clear is #UD", "no XSAVE");
 	/* The ID and AC flags can be changed: this is no 386 or 486. */

@@ -2,7 +2,7 @@
 /* Call, interrupt, trap and task gates; 32-bit task switches (Intel SDM volume 3, 5.8, 6.12, 7.3). */
 #include "guest.h"
 
-#define GATE TEST_SEL	     /* the gate under test */
+#define GATE TEST_SEL	      /* the gate under test */
 #define TARGET (TEST_SEL + 8) /* a code segment it leads to */
 #define TASK2 (TEST_SEL + 16)
 #define LDT2 (TEST_SEL + 24)
@@ -37,7 +37,7 @@ static void gdt_gate(u32 selector, u32 target, const void *ip, u8 access, u8 par
 
 SNIP(arrive, "int3");
 SNIP(r3_call, "push $0x11111111\npush $0x22222222\nlcall $" STR(GATE) "+3, $0xdeadbeef\n"
-	      "r3_call_next: int3");
+								      "r3_call_next: int3");
 SNIP(r3_call_rpl0, "lcall $" STR(GATE) ", $0\nint3");
 SNIP(r3_jmp, "ljmp $" STR(GATE) "+3, $0\nint3");
 SNIP(ring1_return, "lret $8");
@@ -111,14 +111,14 @@ static void call_gate_faults(void)
 		u8 gate, access;
 		u16 target, vec, err;
 	} cases[] = {
-		{ "gate DPL 0 from ring 3", r3_call, 0x8c, 0x9b, TARGET, GP, GATE },
-		{ "gate not present", r3_call, 0x6c, 0x9b, TARGET, NP, GATE },
-		{ "target null", r3_call, 0xec, 0x9b, 0, GP, 0 },
-		{ "target is data", r3_call, 0xec, 0x93, TARGET, GP, TARGET },
-		{ "target not present", r3_call, 0xec, 0x1b, TARGET, NP, TARGET },
-		{ "target is a TSS", r3_call, 0xec, 0x89, TARGET, GP, TARGET },
-		{ "target beyond the GDT", r3_call, 0xec, 0, 0x200, GP, 0x200 },
-		{ "jmp to inner non-conforming code", r3_jmp, 0xec, 0x9b, TARGET, GP, TARGET },
+		{"gate DPL 0 from ring 3", r3_call, 0x8c, 0x9b, TARGET, GP, GATE},
+		{"gate not present", r3_call, 0x6c, 0x9b, TARGET, NP, GATE},
+		{"target null", r3_call, 0xec, 0x9b, 0, GP, 0},
+		{"target is data", r3_call, 0xec, 0x93, TARGET, GP, TARGET},
+		{"target not present", r3_call, 0xec, 0x1b, TARGET, NP, TARGET},
+		{"target is a TSS", r3_call, 0xec, 0x89, TARGET, GP, TARGET},
+		{"target beyond the GDT", r3_call, 0xec, 0, 0x200, GP, 0x200},
+		{"jmp to inner non-conforming code", r3_jmp, 0xec, 0x9b, TARGET, GP, TARGET},
 	};
 	struct regs r;
 
@@ -143,12 +143,12 @@ static void call_gate_faults(void)
 		u8 access;
 		u16 vec, err;
 	} stacks[] = {
-		{ "inner ss null", 0, 0, TS, 0 },
-		{ "inner ss with the wrong RPL", SS1, 0xb3, TS, SS1 },
-		{ "inner ss with the wrong DPL", SS1 + 1, 0x93, TS, SS1 },
-		{ "inner ss read-only", SS1 + 1, 0xb1, TS, SS1 },
-		{ "inner ss not present", SS1 + 1, 0x33, SS, SS1 },
-		{ "inner ss beyond the GDT", 0x201, 0, TS, 0x200 },
+		{"inner ss null", 0, 0, TS, 0},
+		{"inner ss with the wrong RPL", SS1, 0xb3, TS, SS1},
+		{"inner ss with the wrong DPL", SS1 + 1, 0x93, TS, SS1},
+		{"inner ss read-only", SS1 + 1, 0xb1, TS, SS1},
+		{"inner ss not present", SS1 + 1, 0x33, SS, SS1},
+		{"inner ss beyond the GDT", 0x201, 0, TS, 0x200},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(stacks); i++) {
 		gdt_set(SS1, 0, 0xfffff, stacks[i].access, 0xc);
@@ -243,7 +243,7 @@ static void interrupt_gates(void)
 	struct {
 		u16 limit;
 		u32 base;
-	} __attribute__((packed)) idtr = { VEC * 8 + 6, (ulong)idt };
+	} __attribute__((packed)) idtr = {VEC * 8 + 6, (ulong)idt};
 	gate_reset(VEC);
 	asm volatile("lidt %0" ::"m"(idtr));
 	FAULT("one byte beyond the IDT limit", GP, VEC * 8 + 2, "int $" STR(VEC), ::);
@@ -315,7 +315,11 @@ static void task_switches(void)
 	check_eq("back link", task2.link, TSS_SEL);
 	check_eq("new task is busy", access_of(TASK2), 0x8b);
 	check_eq("old task stays busy", access_of(TSS_SEL), 0x8b);
-	check_eq("tr", ({ asm volatile("str %0" : "=r"(v)); v; }), TASK2);
+	check_eq("tr", ({
+			 asm volatile("str %0" : "=r"(v));
+			 v;
+		 }),
+		 TASK2);
 	check_mask("CR0.TS is set", read_cr0(), CR0_TS, CR0_TS);
 	extern char task_after_call[];
 	check_eq("old eip saved", main_tss()->eip, (ulong)task_after_call);
@@ -328,7 +332,11 @@ static void task_switches(void)
 	task2_init(task2_returns);
 	CATCH(asm volatile("lcall %0, $0" ::"i"(TASK2)));
 	check_trap("iret with NT comes back", NOTRAP, 0, 0);
-	check_eq("tr", ({ asm volatile("str %0" : "=r"(v)); v; }), TSS_SEL);
+	check_eq("tr", ({
+			 asm volatile("str %0" : "=r"(v));
+			 v;
+		 }),
+		 TSS_SEL);
 	check_eq("left task is available", access_of(TASK2), 0x89);
 	check_eq("its eax was saved", task2.eax, 0x101);
 	check_mask("its NT was saved clear", task2.eflags, 0, FL_NT);
@@ -354,10 +362,12 @@ static void task_switches(void)
 	task2_init(task2_returns);
 	gdt_gate(GATE, TASK2, NULL, 0x85, 0);
 	CATCH(asm volatile("lcall %0, $0" ::"i"(GATE)));
-	check_eq("call through a task gate", trap.r.vec << 16 | task2.eax, (u32)NOTRAP << 16 | 0x101);
+	check_eq("call through a task gate", trap.r.vec << 16 | task2.eax,
+		 (u32)NOTRAP << 16 | 0x101);
 	gate_set(VEC, TASK2, NULL, 0x85, 0);
 	CATCH(asm volatile("int %0" ::"i"(VEC)));
-	check_eq("int through a task gate", trap.r.vec << 16 | task2.eax, (u32)NOTRAP << 16 | 0x102);
+	check_eq("int through a task gate", trap.r.vec << 16 | task2.eax,
+		 (u32)NOTRAP << 16 | 0x102);
 	gate_reset(VEC);
 	task2_init(arrive);
 	gate_set(GP, TASK2, NULL, 0x85, 0);
@@ -383,7 +393,11 @@ static void task_state(void)
 	task2.fs = 8 + 4;
 	CATCH(asm volatile("ljmp %0, $0" ::"i"(TASK2)));
 	check_eq("LDT and a segment from it", trap.r.vec << 16 | trap.r.fs, BP << 16 | 12);
-	check_eq("sldt", ({ asm volatile("sldt %0" : "=r"(v)); v; }), LDT2);
+	check_eq("sldt", ({
+			 asm volatile("sldt %0" : "=r"(v));
+			 v;
+		 }),
+		 LDT2);
 	asm volatile("lldt %w0" ::"r"(0));
 	tss_load();
 
@@ -466,12 +480,12 @@ static void task_load_faults(void)
 		u8 ds_access, ldt;
 		u16 ds, vec, err;
 	} cases[] = {
-		{ "ldt selector is data", 0x93, KDATA, KDATA, TS, KDATA },
-		{ "ldt selector in the ldt", 0x93, 0xc, KDATA, TS, 0xc },
-		{ "ds is an empty descriptor", 0, 0, SS1, TS, SS1 },
-		{ "ds is execute-only code", 0x99, 0, SS1, TS, SS1 },
-		{ "ds not present", 0x13, 0, SS1, NP, SS1 },
-		{ "ds beyond the GDT", 0x93, 0, 0x200, TS, 0x200 },
+		{"ldt selector is data", 0x93, KDATA, KDATA, TS, KDATA},
+		{"ldt selector in the ldt", 0x93, 0xc, KDATA, TS, 0xc},
+		{"ds is an empty descriptor", 0, 0, SS1, TS, SS1},
+		{"ds is execute-only code", 0x99, 0, SS1, TS, SS1},
+		{"ds not present", 0x13, 0, SS1, NP, SS1},
+		{"ds beyond the GDT", 0x93, 0, 0x200, TS, 0x200},
 	};
 	u32 wrong_eip = 0;
 
@@ -484,7 +498,8 @@ static void task_load_faults(void)
 		task2.ldt = cases[i].ldt;
 		task2.ds = cases[i].ds;
 		CATCH(asm volatile("lcall %0, $0" ::"i"(TASK2)));
-		check_eq(cases[i].name, trap.r.vec << 16 | *(u32 *)trap.r.sp, BP << 16 | cases[i].err);
+		check_eq(cases[i].name, trap.r.vec << 16 | *(u32 *)trap.r.sp,
+			 BP << 16 | cases[i].err);
 		wrong_eip += task2.eip != (ulong)arrive;
 		gate_reset(cases[i].vec);
 		tss_load();

@@ -13,8 +13,8 @@ SNIP16(there16, "int3");
 /* IRET from ring 0 with this frame. */
 static void iret(u32 ip, u32 cs, u32 flags, u32 sp, u32 ss)
 {
-	CATCH(asm volatile("pushl %4\n\tpushl %3\n\tpushl %2\n\tpushl %1\n\tpushl %0\n" HERE "iret" ::
-				   "g"(ip),
+	CATCH(asm volatile("pushl %4\n\tpushl %3\n\tpushl %2\n\tpushl %1\n\tpushl %0\n" HERE
+			   "iret" ::"g"(ip),
 			   "g"(cs), "g"(flags), "g"(sp), "g"(ss)));
 }
 
@@ -26,25 +26,25 @@ static void outer(void)
 		u8 cs_access, ss_access;
 		u16 vec, err;
 	} cases[] = {
-		{ "cs null", 0, UDATA + 3, 0, 0, GP, 0 },
-		{ "cs null with RPL 3", 3, UDATA + 3, 0, 0, GP, 0 },
-		{ "cs is data", T0 + 3, UDATA + 3, 0xf3, 0, GP, T0 },
-		{ "cs is a TSS", T0 + 3, UDATA + 3, 0xe9, 0, GP, T0 },
-		{ "cs not present", T0 + 3, UDATA + 3, 0x7b, 0, NP, T0 },
-		{ "cs DPL is not its RPL", T0 + 3, UDATA + 3, 0x9b, 0, GP, T0 },
-		{ "conforming cs, DPL above RPL", T0 + 1, R1DATA + 1, 0xff, 0, GP, T0 },
-		{ "cs beyond the GDT", BEYOND + 3, UDATA + 3, 0, 0, GP, BEYOND },
-		{ "ss null", UCODE32 + 3, 0, 0, 0, GP, 0 },
-		{ "ss with another RPL", UCODE32 + 3, UDATA, 0, 0, GP, UDATA },
-		{ "ss with another DPL", UCODE32 + 3, T1 + 3, 0, 0x93, GP, T1 },
-		{ "ss read-only", UCODE32 + 3, T1 + 3, 0, 0xf1, GP, T1 },
-		{ "ss is code", UCODE32 + 3, T1 + 3, 0, 0xfb, GP, T1 },
-		{ "ss not present", UCODE32 + 3, T1 + 3, 0, 0x73, SS, T1 },
-		{ "ss beyond the GDT", UCODE32 + 3, BEYOND + 3, 0, 0, GP, BEYOND },
-		{ "ring 3", UCODE32 + 3, UDATA + 3, 0, 0, BP, 0 },
-		{ "ring 3, conforming cs", T0 + 3, UDATA + 3, 0x9f, 0, BP, 0 },
-		{ "ring 1", R1CODE + 1, R1DATA + 1, 0, 0, BP, 0 },
-		{ "ring 2", R2CODE + 2, R2DATA + 2, 0, 0, BP, 0 },
+		{"cs null", 0, UDATA + 3, 0, 0, GP, 0},
+		{"cs null with RPL 3", 3, UDATA + 3, 0, 0, GP, 0},
+		{"cs is data", T0 + 3, UDATA + 3, 0xf3, 0, GP, T0},
+		{"cs is a TSS", T0 + 3, UDATA + 3, 0xe9, 0, GP, T0},
+		{"cs not present", T0 + 3, UDATA + 3, 0x7b, 0, NP, T0},
+		{"cs DPL is not its RPL", T0 + 3, UDATA + 3, 0x9b, 0, GP, T0},
+		{"conforming cs, DPL above RPL", T0 + 1, R1DATA + 1, 0xff, 0, GP, T0},
+		{"cs beyond the GDT", BEYOND + 3, UDATA + 3, 0, 0, GP, BEYOND},
+		{"ss null", UCODE32 + 3, 0, 0, 0, GP, 0},
+		{"ss with another RPL", UCODE32 + 3, UDATA, 0, 0, GP, UDATA},
+		{"ss with another DPL", UCODE32 + 3, T1 + 3, 0, 0x93, GP, T1},
+		{"ss read-only", UCODE32 + 3, T1 + 3, 0, 0xf1, GP, T1},
+		{"ss is code", UCODE32 + 3, T1 + 3, 0, 0xfb, GP, T1},
+		{"ss not present", UCODE32 + 3, T1 + 3, 0, 0x73, SS, T1},
+		{"ss beyond the GDT", UCODE32 + 3, BEYOND + 3, 0, 0, GP, BEYOND},
+		{"ring 3", UCODE32 + 3, UDATA + 3, 0, 0, BP, 0},
+		{"ring 3, conforming cs", T0 + 3, UDATA + 3, 0x9f, 0, BP, 0},
+		{"ring 1", R1CODE + 1, R1DATA + 1, 0, 0, BP, 0},
+		{"ring 2", R2CODE + 2, R2DATA + 2, 0, 0, BP, 0},
 	};
 
 	group("iret outward");
@@ -60,10 +60,10 @@ static void outer(void)
 	check_trap("eip beyond the limit", GP, 0, want_ip);
 
 	gdt_set(T0, 0, 0xfffff, 0x9b, 0xc);
-	CATCH(asm volatile("mov %w0, %%fs\n\tmov %w1, %%gs\n\tmov %w2, %%es\n\tpushl %3\n\tpushl %4\n\t"
-			   "pushl $2\n\tpushl %5\n\tpushl $there\n\tiret" ::"r"(KDATA),
-			   "r"(T0), "r"(UDATA + 3), "i"(UDATA + 3), "r"(user_stack_top),
-			   "i"(UCODE32 + 3)));
+	CATCH(asm volatile(
+		"mov %w0, %%fs\n\tmov %w1, %%gs\n\tmov %w2, %%es\n\tpushl %3\n\tpushl %4\n\t"
+		"pushl $2\n\tpushl %5\n\tpushl $there\n\tiret" ::"r"(KDATA),
+		"r"(T0), "r"(UDATA + 3), "i"(UDATA + 3), "r"(user_stack_top), "i"(UCODE32 + 3)));
 	check_eq("data of DPL 0 becomes null", trap.r.fs, 0);
 	check_eq("code of DPL 0 becomes null", trap.r.gs, 0);
 	check_eq("data of DPL 3 stays", trap.r.es, UDATA + 3);
@@ -88,11 +88,13 @@ static void same_ring(void)
 	iret((ulong)there, KCODE, FL_CF | FL_IOPL3 | FL_AC | 2, 0, 0);
 	check_mask("ring 0 loads IOPL and AC", trap.r.fl, FL_CF | FL_IOPL3 | FL_AC,
 		   FL_CF | FL_IOPL3 | FL_AC | FL_ZF);
-	CATCH(asm volatile("mov %%esp, %%ebx\n\tpushl $2\n\tpushl %0\n\tpushl $there\n\tiret" ::"i"(KCODE)
-			   : "ebx"));
+	CATCH(asm volatile(
+		"mov %%esp, %%ebx\n\tpushl $2\n\tpushl %0\n\tpushl $there\n\tiret" ::"i"(KCODE)
+		: "ebx"));
 	check_eq("ring 0 pops three dwords", trap.r.bx - trap.r.sp, 0);
-	CATCH(asm volatile("mov %%esp, %%ebx\n\tpushw $2\n\tpushw %0\n\tpushw $there16\n\tiretw" ::"i"(KCODE)
-			   : "ebx"));
+	CATCH(asm volatile(
+		"mov %%esp, %%ebx\n\tpushw $2\n\tpushw %0\n\tpushw $there16\n\tiretw" ::"i"(KCODE)
+		: "ebx"));
 	check_eq("iretw pops three words", trap.r.bx - trap.r.sp, 0);
 	check_trap("iretw zero-extends ip", BP, 0, (ulong)there16 + 1);
 	iret((ulong)there16, KCODE16, 2, 0, 0);
@@ -117,7 +119,8 @@ static void same_ring(void)
 	regs_init(&r, RING1, r1_iret_if);
 	r.fl |= 0x1000;
 	run(&r);
-	check_mask("ring 1, IOPL 1: IF loads, IOPL stays", trap.r.fl, FL_IF | 0x1000, FL_IF | FL_IOPL3);
+	check_mask("ring 1, IOPL 1: IF loads, IOPL stays", trap.r.fl, FL_IF | 0x1000,
+		   FL_IF | FL_IOPL3);
 	iret((ulong)nop_there, KCODE, FL_RF | 2, 0, 0);
 	check_mask("RF is clear again after an instruction", trap.r.fl, 0, FL_RF);
 }
@@ -183,8 +186,7 @@ static void sysenter(void)
 	regs_init(&r, RING0, r0_sysret);
 	r.cx = (ulong)there;
 	run(&r);
-	check_eq("sysret: cs and ss", trap.r.cs << 16 | trap.r.ss,
-		 (UCODE32 | 3) << 16 | UDATA | 3);
+	check_eq("sysret: cs and ss", trap.r.cs << 16 | trap.r.ss, (UCODE32 | 3) << 16 | UDATA | 3);
 	check_mask("sysret: IF is set", trap.r.fl, FL_IF, FL_IF);
 	regs_init(&r, RING3, r0_sysret);
 	run(&r);

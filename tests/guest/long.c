@@ -12,7 +12,8 @@ u64 word[8] __attribute__((aligned(64)));
 static u8 area[4096] __attribute__((aligned(4096)));
 
 SNIP(c64, "int3");
-SNIP32(c32, "mov $0x12345678, %eax\n.byte 0x40\npush %eax\nint3"); /* 0x40: inc %eax here, REX there */
+SNIP32(c32,
+       "mov $0x12345678, %eax\n.byte 0x40\npush %eax\nint3"); /* 0x40: inc %eax here, REX there */
 SNIP16(c16, "mov $0x1234, %ax\npush %ax\nint3");
 SNIP32(c32_wrap, "mov $0xfffffff0, %ebx\nmov word+0x10(%ebx), %ecx\nint3");
 SNIP32(c32_limit, "movb %fs:16, %al\nint3");
@@ -34,7 +35,8 @@ static void modes(void)
 	regs_init(&r, RING3_32, c32);
 	r.ax = -1ul;
 	run(&r);
-	check_eq("compatibility mode, ring 3", trap.r.vec << 16 | trap.r.cs, BP << 16 | UCODE32 | 3);
+	check_eq("compatibility mode, ring 3", trap.r.vec << 16 | trap.r.cs,
+		 BP << 16 | UCODE32 | 3);
 	check_eq("0x40 is inc there", trap.r.ax, 0x12345679);
 	check_eq("push is four bytes", (ulong)user_stack_top - trap.r.sp, 4);
 	regs_init(&r, RING0_32, c32);
@@ -44,7 +46,8 @@ static void modes(void)
 	gdt_set(T0, 0, 0xffff, 0xfb, 0);
 	r.cs = T0 + 3;
 	run(&r);
-	check_eq("16-bit compatibility mode", trap.r.vec << 16 | (trap.r.ax & 0xffff), BP << 16 | 0x1234);
+	check_eq("16-bit compatibility mode", trap.r.vec << 16 | (trap.r.ax & 0xffff),
+		 BP << 16 | 0x1234);
 	check_eq("push is two bytes", trap.r.sp & 0xffff, 0x7efe);
 	word[0] = 0x1122334455667788;
 	regs_init(&r, RING3_32, c32_wrap);
@@ -68,7 +71,8 @@ static void modes(void)
 	asm volatile("mov %w0, %%fs" ::"r"(0));
 	regs_init(&r, RING0, c64_iret32);
 	run(&r);
-	check_eq("iretq to compatibility mode", trap.r.vec << 16 | trap.r.cs, BP << 16 | UCODE32 | 3);
+	check_eq("iretq to compatibility mode", trap.r.vec << 16 | trap.r.cs,
+		 BP << 16 | UCODE32 | 3);
 	regs_init(&r, RING3_32, c32_ljmp);
 	run(&r);
 	check_eq("ljmp from compatibility to 64-bit mode", trap.r.ax, -1ul);
@@ -83,7 +87,7 @@ static void far_jump(u16 selector, u32 offset)
 	struct {
 		u32 offset;
 		u16 selector;
-	} __attribute__((packed)) p = { offset, selector };
+	} __attribute__((packed)) p = {offset, selector};
 
 	CATCH(asm volatile(HERE "ljmp *%0" ::"m"(p)));
 }
@@ -122,17 +126,19 @@ static void data_segments(void)
 	ulong v;
 
 	group("data segment");
-	CATCH(asm volatile("mov %w1, %%ds\n\tmov %w1, %%es\n\tmov %w1, %%ss\n\tmov word, %0\n\tpush "
-			   "%0\n\tpop %0\n\tmov %w2, %%ds\n\tmov %w2, %%es\n\tmov %w2, %%ss"
-			   : "=&r"(v)
-			   : "r"(0), "r"(KDATA)));
+	CATCH(asm volatile(
+		"mov %w1, %%ds\n\tmov %w1, %%es\n\tmov %w1, %%ss\n\tmov word, %0\n\tpush "
+		"%0\n\tpop %0\n\tmov %w2, %%ds\n\tmov %w2, %%es\n\tmov %w2, %%ss"
+		: "=&r"(v)
+		: "r"(0), "r"(KDATA)));
 	check_trap("null ds, es and ss work in ring 0", NOTRAP, 0, 0);
 	FAULT("null ss with RPL 3 in ring 0", GP, 0, "mov %w0, %%ss", ::"r"(3));
 	gdt_set(T0, 0x1000, 0, 0x93, 4);
 	CATCH(asm volatile("mov %w1, %%ds\n\tmov word, %0\n\tmov %w2, %%ds"
 			   : "=&r"(v)
 			   : "r"(T0), "r"(KDATA)));
-	check_eq("base and limit of ds are ignored", trap.r.vec << 8 | (v == word[0]), NOTRAP << 8 | 1);
+	check_eq("base and limit of ds are ignored", trap.r.vec << 8 | (v == word[0]),
+		 NOTRAP << 8 | 1);
 	gdt_set(T0, 0, 0xfffff, 0x91, 0xc);
 	CATCH(asm volatile("mov %w0, %%ds\n\tmov %1, word\n\tmov %w2, %%ds" ::"r"(T0), "r"(v),
 			   "r"(KDATA)));
@@ -162,15 +168,12 @@ static void invalid(void)
 		const char *name;
 		u8 code[4];
 	} cases[] = {
-		{ "push es", { 0x06 } },	  { "pop es", { 0x07 } },
-		{ "push cs", { 0x0e } },	  { "push ss", { 0x16 } },
-		{ "push ds", { 0x1e } },	  { "daa", { 0x27 } },
-		{ "das", { 0x2f } },		  { "aaa", { 0x37 } },
-		{ "aas", { 0x3f } },		  { "pusha", { 0x60 } },
-		{ "popa", { 0x61 } },		  { "82 /0", { 0x82, 0xc0, 1 } },
-		{ "lcall direct", { 0x9a } },	  { "aam", { 0xd4, 10 } },
-		{ "aad", { 0xd5, 10 } },	  { "salc", { 0xd6 } },
-		{ "into", { 0xce } },		  { "ljmp direct", { 0xea } },
+		{"push es", {0x06}},	  {"pop es", {0x07}},  {"push cs", {0x0e}},
+		{"push ss", {0x16}},	  {"push ds", {0x1e}}, {"daa", {0x27}},
+		{"das", {0x2f}},	  {"aaa", {0x37}},     {"aas", {0x3f}},
+		{"pusha", {0x60}},	  {"popa", {0x61}},    {"82 /0", {0x82, 0xc0, 1}},
+		{"lcall direct", {0x9a}}, {"aam", {0xd4, 10}}, {"aad", {0xd5, 10}},
+		{"salc", {0xd6}},	  {"into", {0xce}},    {"ljmp direct", {0xea}},
 	};
 	static u8 code[16];
 
@@ -194,12 +197,16 @@ static void canonical(void)
 	group("canonical");
 	FAULT("read", GP, 0, "mov (%0), %%al", ::"r"(NON_CANONICAL) : "rax");
 	FAULT("write", GP, 0, "mov %%al, (%0)", ::"r"(NON_CANONICAL));
-	FAULT("read just below the high half", GP, 0, "mov (%0), %%al", ::"r"(0xffff7ffffffffffful) : "rax");
+	FAULT("read just below the high half", GP, 0, "mov (%0), %%al", ::"r"(0xffff7ffffffffffful)
+	      : "rax");
 	FAULT("read that ends beyond the low half", GP, 0, "mov (%0), %%eax",
-	      ::"r"(0x00007ffffffffffeul) : "rax");
-	CATCH(asm volatile("mov %0, %%rbp\n" HERE "mov (%%rbp), %%al" ::"r"(NON_CANONICAL) : "rax"));
+	      ::"r"(0x00007ffffffffffeul)
+	      : "rax");
+	CATCH(asm volatile("mov %0, %%rbp\n" HERE "mov (%%rbp), %%al" ::"r"(NON_CANONICAL)
+			   : "rax"));
 	check_trap("rbp-based read is #SS(0)", SS, 0, want_ip);
-	CATCH(asm volatile("mov %0, %%rbp\n" HERE "mov %%ds:(%%rbp), %%al" ::"r"(NON_CANONICAL) : "rax"));
+	CATCH(asm volatile("mov %0, %%rbp\n" HERE "mov %%ds:(%%rbp), %%al" ::"r"(NON_CANONICAL)
+			   : "rax"));
 	check_trap("rbp-based read, ds prefix ignored: #SS(0)", SS, 0, want_ip);
 	regs_init(&r, RING3, u_push);
 	r.sp = NON_CANONICAL + 8;
@@ -222,7 +229,8 @@ static void canonical(void)
 	check_trap("iretq", GP, 0, (ulong)trap_iret);
 	FAULT("wrmsr FS_BASE", GP, 0, "wrmsr", ::"c"(MSR_FS_BASE), "a"(0), "d"(0x8000));
 	FAULT("wrmsr GS_BASE", GP, 0, "wrmsr", ::"c"(MSR_GS_BASE), "a"(0), "d"(0x8000));
-	FAULT("wrmsr KERNEL_GS_BASE", GP, 0, "wrmsr", ::"c"(MSR_KERNEL_GS_BASE), "a"(0), "d"(0x8000));
+	FAULT("wrmsr KERNEL_GS_BASE", GP, 0, "wrmsr", ::"c"(MSR_KERNEL_GS_BASE), "a"(0),
+	      "d"(0x8000));
 	FAULT("wrmsr LSTAR", GP, 0, "wrmsr", ::"c"(MSR_LSTAR), "a"(0), "d"(0x8000));
 	NOFAULT("invlpg does not care", "invlpg (%0)", ::"r"(NON_CANONICAL));
 	NOFAULT("prefetch does not care", "prefetcht0 (%0)", ::"r"(NON_CANONICAL));
@@ -279,13 +287,13 @@ static void gates(void)
 		u8 type;
 		u16 vec, err;
 	} cases[] = {
-		{ "16-bit interrupt gate", KCODE, 0x86, GP, VEC * 8 + 2 },
-		{ "task gate", KCODE, 0x85, GP, VEC * 8 + 2 },
-		{ "call gate type", KCODE, 0x8c, GP, VEC * 8 + 2 },
-		{ "not present", KCODE, 0x0e, NP, VEC * 8 + 2 },
-		{ "32-bit code segment", KCODE32, 0x8e, GP, KCODE32 },
-		{ "null", 0, 0x8e, GP, 0 },
-		{ "data", KDATA, 0x8e, GP, KDATA },
+		{"16-bit interrupt gate", KCODE, 0x86, GP, VEC * 8 + 2},
+		{"task gate", KCODE, 0x85, GP, VEC * 8 + 2},
+		{"call gate type", KCODE, 0x8c, GP, VEC * 8 + 2},
+		{"not present", KCODE, 0x0e, NP, VEC * 8 + 2},
+		{"32-bit code segment", KCODE32, 0x8e, GP, KCODE32},
+		{"null", 0, 0x8e, GP, 0},
+		{"data", KDATA, 0x8e, GP, KDATA},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		gate_set(VEC, cases[i].selector, note_stack, cases[i].type, 0);
@@ -307,7 +315,8 @@ static void gates(void)
 
 SNIP(u_lcall, "lcall *u_lcall_pointer\nu_lcall_next: int3\n"
 	      "u_lcall_pointer: .long 0xdeadbeef\n.word " STR(GATE) "+3");
-SNIP(call_target, "mov 0(%rsp), %rax\nmov 8(%rsp), %rbx\nmov 16(%rsp), %rcx\nmov 24(%rsp), %rdx\nint3");
+SNIP(call_target,
+     "mov 0(%rsp), %rax\nmov 8(%rsp), %rbx\nmov 16(%rsp), %rcx\nmov 24(%rsp), %rdx\nint3");
 SNIP(call_return, "lretq");
 extern char u_lcall_next[];
 
@@ -330,7 +339,8 @@ static void call_gates(void)
 	run(&r);
 	check_eq("ring 3 to 0", trap.r.vec << 16 | trap.r.cs, BP << 16 | KCODE);
 	check_eq("four quadwords on rsp0", trap.r.sp, (ulong)trap_stack_top - 32);
-	check_eq("rip and cs pushed", trap.r.ax << 16 | trap.r.bx, (ulong)u_lcall_next << 16 | UCODE64 | 3);
+	check_eq("rip and cs pushed", trap.r.ax << 16 | trap.r.bx,
+		 (ulong)u_lcall_next << 16 | UCODE64 | 3);
 	check_eq("rsp and ss pushed", trap.r.cx << 16 | trap.r.dx,
 		 (ulong)user_stack_top << 16 | UDATA | 3);
 	check_eq("ss is null", trap.r.ss, 0);
@@ -484,7 +494,7 @@ static void instructions(void)
 	ulong v, w;
 	struct {
 		u64 lo, hi;
-	} pair __attribute__((aligned(16))) = { 1, 2 };
+	} pair __attribute__((aligned(16))) = {1, 2};
 	bool z;
 
 	group("instruction");
@@ -502,7 +512,10 @@ static void instructions(void)
 	check_eq("a 32-bit address size truncates", v, 0);
 	asm("movabs $0xfeedfacecafebeef, %0" : "=r"(v));
 	check_eq("movabs", v, 0xfeedfacecafebeef);
-	asm volatile("mov $-1, %%rcx\n\tmov $1, %%ecx\n\tshlq %%cl, %0" : "=r"(v) : "0"(1ul << 62) : "rcx");
+	asm volatile("mov $-1, %%rcx\n\tmov $1, %%ecx\n\tshlq %%cl, %0"
+		     : "=r"(v)
+		     : "0"(1ul << 62)
+		     : "rcx");
 	check_eq("shlq", v, 1ul << 63);
 	asm volatile("mov $64, %%ecx\n\tshlq %%cl, %0" : "=r"(v) : "0"(3ul) : "rcx");
 	check_eq("a 64-bit shift counts modulo 64", v, 3);
@@ -512,7 +525,8 @@ static void instructions(void)
 	check_eq("bsfq", v, 40);
 	asm volatile("bswap %0" : "=r"(v) : "0"(0x0102030405060708ul));
 	check_eq("bswap", v, 0x0807060504030201);
-	FAULT("div with a 128-bit dividend overflows", DE, 0, "divq %0", ::"r"(1ul), "a"(0), "d"(1));
+	FAULT("div with a 128-bit dividend overflows", DE, 0, "divq %0", ::"r"(1ul), "a"(0),
+	      "d"(1));
 	asm("mul %3" : "=a"(v), "=d"(w) : "a"(-1ul), "r"(-1ul));
 	check_eq("mul: high half", w, -2ul);
 	if (cpu_features_1_ecx & 1 << 13) {
@@ -525,8 +539,9 @@ static void instructions(void)
 			     : "=@ccz"(z), "+a"(a), "+m"(pair), "+d"(d)
 			     : "b"(5ul), "c"(6ul));
 		check_eq("cmpxchg16b loads what it found", (u64)z << 32 | a << 16 | d, 0x30004);
-		FAULT("cmpxchg16b misaligned", GP, 0, "cmpxchg16b (%0)", ::"r"(area + 8),
-		      "a"(0), "d"(0), "b"(0), "c"(0) : "memory");
+		FAULT("cmpxchg16b misaligned", GP, 0, "cmpxchg16b (%0)", ::"r"(area + 8), "a"(0),
+		      "d"(0), "b"(0), "c"(0)
+		      : "memory");
 	} else {
 		skip("cmpxchg16b", "no CMPXCHG16B");
 	}

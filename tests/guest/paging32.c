@@ -215,7 +215,8 @@ static void accessed_dirty(void)
 	CATCH(asm volatile("lock xaddb %%al, (%0)" ::"r"(at(1)) : "eax", "memory"));
 	check_eq("an atomic sets both", entry_get(1) & mask, PTE_A | PTE_D);
 	entry_set(1, phys(1) | RW);
-	CATCH(asm volatile("lock cmpxchgb %%cl, (%0)" ::"r"(at(1)), "c"(7), "a"(*at(1) + 1) : "memory"));
+	CATCH(asm volatile("lock cmpxchgb %%cl, (%0)" ::"r"(at(1)), "c"(7), "a"(*at(1) + 1)
+			   : "memory"));
 	check_mask("a cmpxchg that fails sets A", entry_get(1), PTE_A, PTE_A);
 
 	u32 big = pae ? 0x200000 : 0x400000;
@@ -273,7 +274,8 @@ static void reserved_bits(void)
 			kernel_read(at(1));
 			check_pf("entry bit 51", PF_R | PF_P, BASE + 0x1000);
 			user(u_write, at(1));
-			check_pf("entry bit 51, user write", PF_R | PF_P | PF_U | PF_W, BASE + 0x1000);
+			check_pf("entry bit 51, user write", PF_R | PF_P | PF_U | PF_W,
+				 BASE + 0x1000);
 		} else {
 			skip("entry bit 51", "52 physical address bits");
 			skip("entry bit 51, user write", "52 physical address bits");
@@ -418,14 +420,15 @@ static void crossing(void)
 	regs_init(&r, RING3, u_pusha);
 	r.sp = (ulong)at(3) + 16;
 	run(&r);
-	check_eq("pusha that fails: esp unchanged", trap.r.vec << 8 | (trap.r.sp & 0xff), PF << 8 | 0x10);
+	check_eq("pusha that fails: esp unchanged", trap.r.vec << 8 | (trap.r.sp & 0xff),
+		 PF << 8 | 0x10);
 
 	/* The instruction itself over the edge: mov $imm32, %eax. */
 	pages[3][4094] = 0xb8;
 	user(u_jmp, edge - 2);
 	want_ip = (ulong)edge - 2;
-	check_pf("fetch: CR2 is the second page", PF_U | (pae && rdmsr(MSR_EFER) & EFER_NXE ? PF_I : 0),
-		 BASE + 0x4000);
+	check_pf("fetch: CR2 is the second page",
+		 PF_U | (pae && rdmsr(MSR_EFER) & EFER_NXE ? PF_I : 0), BASE + 0x4000);
 	pages[3][4094] = 0x90;
 	pages[3][4095] = 0xcc;
 	user(u_jmp, edge - 2);
@@ -446,8 +449,8 @@ static void strings(void)
 	CATCH(asm volatile(HERE "rep movsl" ::"S"(at(4) - 8), "D"(at(1)), "c"(4) : "memory"));
 	check_pf("rep movsl, source", 0, BASE + 0x4000);
 	check_eq("rep movsl: ecx", trap.r.cx, 2);
-	check_eq("rep movsl: esi and edi",
-		 (u64)trap.r.si << 32 | trap.r.di, (u64)(BASE + 0x4000) << 32 | (BASE + 0x1008));
+	check_eq("rep movsl: esi and edi", (u64)trap.r.si << 32 | trap.r.di,
+		 (u64)(BASE + 0x4000) << 32 | (BASE + 0x1008));
 	CATCH(asm volatile("std\n" HERE "rep stosb" ::"D"(at(1) + 2), "c"(16), "a"(0) : "memory"));
 	check_trap("std, rep stosb: fine downward", NOTRAP, 0, 0);
 	asm volatile("cld");
@@ -478,7 +481,7 @@ static void delivery(void)
 	struct {
 		u16 limit;
 		u32 base;
-	} __attribute__((packed)) idtr = { sizeof(copy) - 1, 0 };
+	} __attribute__((packed)) idtr = {sizeof(copy) - 1, 0};
 
 	/* An IDT whose #GP gate (13) lies on an absent page: at(4) starts with vector 13. */
 	region_reset();

@@ -85,14 +85,14 @@ static void rights(void)
 		const char *absent, *readonly, *supervisor, *reserved, *nx;
 		u64 *entry;
 	} levels[] = {
-		{ "absent PML4 entry", "read-only PML4 entry", "supervisor PML4 entry",
-		  "PML4 entry bit 7", "NX in the PML4 entry", &boot_pml4[1] },
-		{ "absent PDPT entry", "read-only PDPT entry", "supervisor PDPT entry",
-		  NULL, "NX in the PDPT entry", &pdpt[0] },
-		{ "absent directory entry", "read-only directory entry", "supervisor directory entry",
-		  NULL, "NX in the directory entry", &directory[0] },
-		{ "absent page entry", "read-only page entry", "supervisor page entry", NULL,
-		  "NX in the page entry", &table[1] },
+		{"absent PML4 entry", "read-only PML4 entry", "supervisor PML4 entry",
+		 "PML4 entry bit 7", "NX in the PML4 entry", &boot_pml4[1]},
+		{"absent PDPT entry", "read-only PDPT entry", "supervisor PDPT entry", NULL,
+		 "NX in the PDPT entry", &pdpt[0]},
+		{"absent directory entry", "read-only directory entry",
+		 "supervisor directory entry", NULL, "NX in the directory entry", &directory[0]},
+		{"absent page entry", "read-only page entry", "supervisor page entry", NULL,
+		 "NX in the page entry", &table[1]},
 	};
 
 	group("rights");
@@ -119,10 +119,10 @@ static void rights(void)
 		user(u_jmp, at(1));
 		check_pf(levels[i].nx, PF_P | PF_U | PF_I, BASE + 0x1000);
 		kernel_read(at(1));
-		check_eq(i == 0	  ? "NX there does not stop reads (PML4)" :
-			 i == 1 ? "NX there does not stop reads (PDPT)" :
-			 i == 2 ? "NX there does not stop reads (directory)" :
-				  "NX there does not stop reads (page)",
+		check_eq(i == 0	  ? "NX there does not stop reads (PML4)"
+			 : i == 1 ? "NX there does not stop reads (PDPT)"
+			 : i == 2 ? "NX there does not stop reads (directory)"
+				  : "NX there does not stop reads (page)",
 			 trap.r.vec, NOTRAP);
 		*e = old;
 		if (levels[i].reserved) {
@@ -277,7 +277,8 @@ static void smap(void)
 	check_trap("stac allows it", NOTRAP, 0, 0);
 	CATCH(asm volatile("stac\n\tclac\n" HERE "movb (%0), %%al" ::"r"(at(0)) : "eax"));
 	check_pf("clac forbids it again", PF_P, BASE);
-	CATCH(asm volatile("pushf\n\torl %1, (%%rsp)\n\tpopf\n\tmovb (%0), %%al" ::"r"(at(0)), "i"(FL_AC)
+	CATCH(asm volatile("pushf\n\torl %1, (%%rsp)\n\tpopf\n\tmovb (%0), %%al" ::"r"(at(0)),
+			   "i"(FL_AC)
 			   : "eax"));
 	check_trap("AC by popf allows it as well", NOTRAP, 0, 0);
 	write_flags(2);
@@ -312,11 +313,11 @@ static void umip(void)
 {
 	static const struct {
 		const char *name, *code;
-	} cases[] = { { "sgdt", u_sgdt },
-		      { "sidt", u_sidt },
-		      { "sldt", u_sldt },
-		      { "str", u_str },
-		      { "smsw", u_smsw } };
+	} cases[] = {{"sgdt", u_sgdt},
+		     {"sidt", u_sidt},
+		     {"sldt", u_sldt},
+		     {"str", u_str},
+		     {"smsw", u_smsw}};
 	struct regs r;
 
 	group("umip");
@@ -382,7 +383,7 @@ static void invpcid(ulong type, u64 pcid, u64 address)
 {
 	struct {
 		u64 pcid, address;
-	} d = { pcid, address };
+	} d = {pcid, address};
 
 	asm volatile("invpcid %0, %1" ::"m"(d), "r"(type) : "memory");
 }
@@ -451,7 +452,7 @@ static void invpcid_faults(void)
 {
 	struct {
 		u64 pcid, address;
-	} d = { 0, 0 };
+	} d = {0, 0};
 	struct regs r;
 
 	group("invpcid");
@@ -574,7 +575,8 @@ static void pkeys(void)
 		return;
 	}
 	reset();
-	FAULT("rdpkru with CR4.PKE clear", UD, 0, ".byte 0x0f, 0x01, 0xee", ::"c"(0) : "eax", "edx");
+	FAULT("rdpkru with CR4.PKE clear", UD, 0, ".byte 0x0f, 0x01, 0xee", ::"c"(0)
+	      : "eax", "edx");
 	write_cr4(read_cr4() | CR4_PKE);
 	u32 v;
 	asm volatile(".byte 0x0f, 0x01, 0xef" ::"a"(0), "c"(0), "d"(0)); /* wrpkru */

@@ -74,7 +74,8 @@ static void interrupts(void)
 	*low16(0x51 * 4) = (ulong)rm_int51;
 	go(rm_int51_at);
 	check_vec("iret returns", BP, rm_int51_next + 4);
-	check_mask("the handler has IF and TF clear, DF kept", out.eax, FL_DF, FL_IF | FL_TF | FL_DF);
+	check_mask("the handler has IF and TF clear, DF kept", out.eax, FL_DF,
+		   FL_IF | FL_TF | FL_DF);
 	check_eq("the stack is six bytes lower", out.ebx & 0xffff, STACK - 6);
 	check_mask("the pushed flags have IF", out.ecx, FL_IF, FL_IF);
 	check_mask("iret restores IF and DF", out.edx, FL_IF | FL_DF, FL_IF | FL_DF);
@@ -107,11 +108,13 @@ SNIP16(rm_push_sp, "push %sp\npop %ax\nint3");
 SNIP16(rm_sp_wrap, "mov $0x7000, %ax\nmov %ax, %ss\nxor %sp, %sp\nmov $0xbeef, %ax\npush %ax\n"
 		   "mov %sp, %bx\nint3");
 SNIP16(rm_push_imm, "pushl $0x12345678\npop %ax\npop %bx\npush $-2\npop %cx\nint3");
-SNIP16(rm_pusha, "mov $1, %ax\nmov $2, %cx\nmov $3, %dx\nmov $4, %bx\nmov $5, %bp\nmov $6, %si\n"
-		 "mov $7, %di\npusha\nmov %sp, %bp\nmov 0(%bp), %ax\nmov 6(%bp), %bx\nadd $16, %sp\nint3");
+SNIP16(rm_pusha,
+       "mov $1, %ax\nmov $2, %cx\nmov $3, %dx\nmov $4, %bx\nmov $5, %bp\nmov $6, %si\n"
+       "mov $7, %di\npusha\nmov %sp, %bp\nmov 0(%bp), %ax\nmov 6(%bp), %bx\nadd $16, %sp\nint3");
 SNIP16(rm_enter, "mov $0x1111, %bp\nenter $6, $0\nmov %sp, %ax\nmov %bp, %bx\nleave\nint3");
-SNIP16(rm_jmp_far, "ljmp $0x0100, $rm_jmp_far_there - 0x1000\nint3\nrm_jmp_far_there: mov %cs, %ax\n"
-		   "ljmp $0, $1f\n1: int3");
+SNIP16(rm_jmp_far,
+       "ljmp $0x0100, $rm_jmp_far_there - 0x1000\nint3\nrm_jmp_far_there: mov %cs, %ax\n"
+       "ljmp $0, $1f\n1: int3");
 SNIP16(rm_call_far, "lcall $0x0100, $rm_call_far_there - 0x1000\nrm_call_back: int3\n"
 		    "rm_call_far_there: mov %sp, %bp\nmov 0(%bp), %ax\nmov 2(%bp), %bx\nlret");
 SNIP16(rm_o32_call, "calll rm_o32_there\nrm_o32_back: int3\nrm_o32_there: mov %sp, %bx\nretl");
@@ -120,8 +123,8 @@ SNIP16(rm_lds, "lds rm_ptr, %bx\nint3\nrm_ptr: .word 0x4321, 0x0abc");
 SNIP16(rm_unreal,
        "cli\nlgdtl rm_unreal_gdt\nmov %cr0, %eax\nor $1, %al\nmov %eax, %cr0\njmp 1f\n1: mov $" STR(
 	       KDATA) ", %bx\n"
-       "mov %bx, %fs\nand $0xfe, %al\nmov %eax, %cr0\njmp 1f\n1: mov $0x100000, %esi\n"
-       "addr32 mov %fs:(%esi), %ebx\nint3\nrm_unreal_gdt: .word 0x1ff\n.long gdt");
+		      "mov %bx, %fs\nand $0xfe, %al\nmov %eax, %cr0\njmp 1f\n1: mov $0x100000, %esi\n"
+		      "addr32 mov %fs:(%esi), %ebx\nint3\nrm_unreal_gdt: .word 0x1ff\n.long gdt");
 SNIP16(rm_movs, "cld\nmov $rm_movs_from, %si\nmov $0x9100, %di\nmov $5, %cx\nrep movsb %cs:(%si), "
 		"%es:(%di)\nint3\nrm_movs_from: .ascii \"hanok\"");
 SNIP16(rm_loop, "mov $0x10003, %ecx\nxor %ax, %ax\n1: inc %ax\nloop 1b\nint3");
@@ -148,7 +151,8 @@ static void memory(void)
 	go(rm_wrap16);
 	check_eq("a 16-bit address wraps", out.eax & 0xffff, 0x1357);
 	go(rm_unreal);
-	check_eq("a large limit outlives protected mode", out.ebx, *(volatile u32 *)low16(0x100000));
+	check_eq("a large limit outlives protected mode", out.ebx,
+		 *(volatile u32 *)low16(0x100000));
 	go(rm_movs);
 	check("rep movsb with a cs override", !memcmp((void *)low16(0x9100), "hanok", 5));
 	check_eq("rep counts cx down", out.ecx & 0xffff, 0);
@@ -213,7 +217,8 @@ SNIP16(rm_ltr, "ltr %ax\nint3");
 SNIP16(rm_lmsw, "mov $0x10, %ax\nlmsw %ax\nsmsw %ax\nint3");
 SNIP16(rm_clts, "clts\nmov %cr0, %eax\nint3");
 SNIP16(rm_mov_cs, ".byte 0x8e, 0xc8\nint3");
-SNIP16(rm_o32_regs, "mov $0xaaaabbbb, %eax\nmov $0x1234, %ax\nmovzx %al, %ebx\nmovsx %ax, %ecx\nint3");
+SNIP16(rm_o32_regs,
+       "mov $0xaaaabbbb, %eax\nmov $0x1234, %ax\nmovzx %al, %ebx\nmovsx %ax, %ecx\nint3");
 SNIP16(rm_moffs, "movw $0x2468, 0x9300\nmov 0x9300, %ax\naddr32 mov 0x9300, %bx\nint3");
 SNIP16(rm_sahf, "mov $0xff, %ah\nsahf\nlahf\nint3");
 SNIP16(rm_out_in, "mov $0x3ff, %dx\nmov $0xa5, %al\nout %al, %dx\nxor %al, %al\nin %dx, %al\nint3");
@@ -224,10 +229,10 @@ static void system(void)
 	static const struct {
 		const char *name, *code;
 	} undefined[] = {
-		{ "arpl is #UD", rm_arpl },	      { "lldt is #UD", rm_lldt },
-		{ "str is #UD", rm_str },	      { "lar is #UD", rm_lar },
-		{ "verr is #UD", rm_verr },	      { "ltr is #UD", rm_ltr },
-		{ "lock mov is #UD", rm_lock },	      { "mov to cs is #UD", rm_mov_cs },
+		{"arpl is #UD", rm_arpl},     {"lldt is #UD", rm_lldt},
+		{"str is #UD", rm_str},	      {"lar is #UD", rm_lar},
+		{"verr is #UD", rm_verr},     {"ltr is #UD", rm_ltr},
+		{"lock mov is #UD", rm_lock}, {"mov to cs is #UD", rm_mov_cs},
 	};
 
 	group("system");
@@ -264,7 +269,8 @@ static void system(void)
 	check_eq("16-bit writes keep the high half", out.eax, 0xaaaa1234);
 	check_eq("movzx to 32 bits", out.ebx, 0x34);
 	go(rm_moffs);
-	check_eq("16- and 32-bit offsets", (out.eax & 0xffff) << 16 | (out.ebx & 0xffff), 0x24682468);
+	check_eq("16- and 32-bit offsets", (out.eax & 0xffff) << 16 | (out.ebx & 0xffff),
+		 0x24682468);
 	go(rm_sahf);
 	check_eq("sahf then lahf", out.eax >> 8 & 0xff, 0xd7);
 	go(rm_out_in);

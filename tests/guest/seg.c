@@ -19,24 +19,24 @@ static void data_loads(void)
 		u8 access, flags;
 		u16 vec, err;
 	} cases[] = {
-		{ "null selector loads", 0, 0, 0, NOTRAP, 0 },
-		{ "null selector with RPL 3 loads", 3, 0, 0, NOTRAP, 0 },
-		{ "writable data", T0, 0x93, 4, NOTRAP, 0 },
-		{ "read-only data", T0, 0x91, 4, NOTRAP, 0 },
-		{ "expand-down data", T0, 0x97, 4, NOTRAP, 0 },
-		{ "readable code", T0, 0x9b, 4, NOTRAP, 0 },
-		{ "readable conforming code", T0, 0x9f, 4, NOTRAP, 0 },
-		{ "execute-only code", T0, 0x99, 4, GP, T0 },
-		{ "system descriptor", T0, 0x82, 4, GP, T0 },
-		{ "all-zero descriptor", T0, 0, 0, GP, T0 },
-		{ "data not present", T0, 0x13, 4, NP, T0 },
-		{ "type is checked before present", T0, 0x19, 4, GP, T0 },
-		{ "RPL 3 to DPL 0", T0 + 3, 0x93, 4, GP, T0 },
-		{ "RPL 3 to DPL 3", T0 + 3, 0xf3, 4, NOTRAP, 0 },
-		{ "RPL 3 to conforming code DPL 0", T0 + 3, 0x9f, 4, NOTRAP, 0 },
-		{ "RPL 3 to non-conforming code DPL 0", T0 + 3, 0x9b, 4, GP, T0 },
-		{ "beyond the GDT limit", BEYOND, 0, 0, GP, BEYOND },
-		{ "LDT selector without an LDT", T0 + 4, 0x93, 4, GP, T0 + 4 },
+		{"null selector loads", 0, 0, 0, NOTRAP, 0},
+		{"null selector with RPL 3 loads", 3, 0, 0, NOTRAP, 0},
+		{"writable data", T0, 0x93, 4, NOTRAP, 0},
+		{"read-only data", T0, 0x91, 4, NOTRAP, 0},
+		{"expand-down data", T0, 0x97, 4, NOTRAP, 0},
+		{"readable code", T0, 0x9b, 4, NOTRAP, 0},
+		{"readable conforming code", T0, 0x9f, 4, NOTRAP, 0},
+		{"execute-only code", T0, 0x99, 4, GP, T0},
+		{"system descriptor", T0, 0x82, 4, GP, T0},
+		{"all-zero descriptor", T0, 0, 0, GP, T0},
+		{"data not present", T0, 0x13, 4, NP, T0},
+		{"type is checked before present", T0, 0x19, 4, GP, T0},
+		{"RPL 3 to DPL 0", T0 + 3, 0x93, 4, GP, T0},
+		{"RPL 3 to DPL 3", T0 + 3, 0xf3, 4, NOTRAP, 0},
+		{"RPL 3 to conforming code DPL 0", T0 + 3, 0x9f, 4, NOTRAP, 0},
+		{"RPL 3 to non-conforming code DPL 0", T0 + 3, 0x9b, 4, GP, T0},
+		{"beyond the GDT limit", BEYOND, 0, 0, GP, BEYOND},
+		{"LDT selector without an LDT", T0 + 4, 0x93, 4, GP, T0 + 4},
 	};
 
 	group("load data");
@@ -55,16 +55,16 @@ static void stack_loads(void)
 		u8 access;
 		u16 vec, err;
 	} cases[] = {
-		{ "null selector", 0, 0, GP, 0 },
-		{ "null selector with RPL 3", 3, 0, GP, 0 },
-		{ "RPL 3 in ring 0", T0 + 3, 0x93, GP, T0 },
-		{ "DPL 3 in ring 0", T0, 0xf3, GP, T0 },
-		{ "read-only data", T0, 0x91, GP, T0 },
-		{ "readable code", T0, 0x9b, GP, T0 },
-		{ "system descriptor", T0, 0x89, GP, T0 },
-		{ "not present is #SS", T0, 0x13, SS, T0 },
-		{ "beyond the GDT limit", BEYOND, 0, GP, BEYOND },
-		{ "flat writable data", T0, 0x93, NOTRAP, 0 },
+		{"null selector", 0, 0, GP, 0},
+		{"null selector with RPL 3", 3, 0, GP, 0},
+		{"RPL 3 in ring 0", T0 + 3, 0x93, GP, T0},
+		{"DPL 3 in ring 0", T0, 0xf3, GP, T0},
+		{"read-only data", T0, 0x91, GP, T0},
+		{"readable code", T0, 0x9b, GP, T0},
+		{"system descriptor", T0, 0x89, GP, T0},
+		{"not present is #SS", T0, 0x13, SS, T0},
+		{"beyond the GDT limit", BEYOND, 0, GP, BEYOND},
+		{"flat writable data", T0, 0x93, NOTRAP, 0},
 	};
 
 	group("load ss");
@@ -152,7 +152,8 @@ static void rights(void)
 	LOAD_FS(0);
 	FAULT("write through a null selector", GP, 0, "movb %%al, %%fs:0", ::);
 	gdt_set(T1, 0, 0xfffff, 0x99, 0xc);
-	CATCH(asm volatile("ljmp %0, $1f\n1:" HERE "movb %%cs:area, %%al\n\tljmp %1, $2f\n2:" ::"i"(T1),
+	CATCH(asm volatile("ljmp %0, $1f\n1:" HERE
+			   "movb %%cs:area, %%al\n\tljmp %1, $2f\n2:" ::"i"(T1),
 			   "i"(KCODE)
 			   : "eax"));
 	check_trap("read through execute-only cs", GP, 0, want_ip);
@@ -185,12 +186,12 @@ static void stack_limits(void)
 		const char *name;
 		char *code, *at;
 	} cases[] = {
-		{ "read across the limit is #SS(0)", r3_ss_beyond, r3_ss_beyond },
-		{ "push beyond is #SS(0)", r3_push_beyond, r3_push_at },
-		{ "ebp-based read beyond is #SS(0)", r3_bp_beyond, r3_bp_at },
-		{ "pop beyond is #SS(0)", r3_pop_beyond, r3_pop_at },
-		{ "call without room is #SS(0)", r3_call_beyond, r3_call_at },
-		{ "enter without room is #SS(0)", r3_enter_beyond, r3_enter_at },
+		{"read across the limit is #SS(0)", r3_ss_beyond, r3_ss_beyond},
+		{"push beyond is #SS(0)", r3_push_beyond, r3_push_at},
+		{"ebp-based read beyond is #SS(0)", r3_bp_beyond, r3_bp_at},
+		{"pop beyond is #SS(0)", r3_pop_beyond, r3_pop_at},
+		{"call without room is #SS(0)", r3_call_beyond, r3_call_at},
+		{"enter without room is #SS(0)", r3_enter_beyond, r3_enter_at},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		regs_init(&r, RING3, cases[i].code);
@@ -249,10 +250,9 @@ static void lar_lsl(void)
 	static const struct {
 		u8 type;
 		bool lar, lsl;
-	} system[] = { { 1, 1, 1 }, { 2, 1, 1 },  { 3, 1, 1 },  { 4, 1, 0 },
-		       { 5, 1, 0 }, { 6, 0, 0 },  { 7, 0, 0 },  { 8, 0, 0 },
-		       { 9, 1, 1 }, { 10, 0, 0 }, { 11, 1, 1 }, { 12, 1, 0 },
-		       { 13, 0, 0 }, { 14, 0, 0 }, { 15, 0, 0 }, { 0, 0, 0 } };
+	} system[] = {{1, 1, 1},  {2, 1, 1},  {3, 1, 1},  {4, 1, 0},  {5, 1, 0},  {6, 0, 0},
+		      {7, 0, 0},  {8, 0, 0},  {9, 1, 1},  {10, 0, 0}, {11, 1, 1}, {12, 1, 0},
+		      {13, 0, 0}, {14, 0, 0}, {15, 0, 0}, {0, 0, 0}};
 	u32 v, bad = 0;
 
 	group("lar");
@@ -303,16 +303,16 @@ static void verr_verw(void)
 		u8 access;
 		bool r, w;
 	} cases[] = {
-		{ "writable data", T0, 0x93, 1, 1 },
-		{ "read-only data", T0, 0x91, 1, 0 },
-		{ "readable code", T0, 0x9b, 1, 0 },
-		{ "execute-only code", T0, 0x99, 0, 0 },
-		{ "TSS", T0, 0x89, 0, 0 },
-		{ "data, RPL 3 to DPL 0", T0 + 3, 0x93, 0, 0 },
-		{ "conforming readable code, RPL 3 to DPL 0", T0 + 3, 0x9f, 1, 0 },
-		{ "data not present", T0, 0x13, 1, 1 },
-		{ "null", 0, 0, 0, 0 },
-		{ "beyond the limit", BEYOND, 0, 0, 0 },
+		{"writable data", T0, 0x93, 1, 1},
+		{"read-only data", T0, 0x91, 1, 0},
+		{"readable code", T0, 0x9b, 1, 0},
+		{"execute-only code", T0, 0x99, 0, 0},
+		{"TSS", T0, 0x89, 0, 0},
+		{"data, RPL 3 to DPL 0", T0 + 3, 0x93, 0, 0},
+		{"conforming readable code, RPL 3 to DPL 0", T0 + 3, 0x9f, 1, 0},
+		{"data not present", T0, 0x13, 1, 1},
+		{"null", 0, 0, 0, 0},
+		{"beyond the limit", BEYOND, 0, 0, 0},
 	};
 
 	group("verr/verw");
@@ -381,7 +381,7 @@ static void far_jump(u16 selector, u32 offset)
 	struct {
 		u32 offset;
 		u16 selector;
-	} __attribute__((packed)) p = { offset, selector };
+	} __attribute__((packed)) p = {offset, selector};
 
 	CATCH(asm volatile(HERE "ljmp *%0" ::"m"(p)));
 }
@@ -394,15 +394,15 @@ static void far_jumps(void)
 		u8 access;
 		u16 vec, err;
 	} cases[] = {
-		{ "null selector", 0, 0, GP, 0 },
-		{ "data segment", T0, 0x93, GP, T0 },
-		{ "not present", T0, 0x1b, NP, T0 },
-		{ "non-conforming DPL 3 from ring 0", T0, 0xfb, GP, T0 },
-		{ "conforming DPL 3 from ring 0", T0, 0xff, GP, T0 },
-		{ "RPL above CPL", T0 + 3, 0x9b, GP, T0 },
-		{ "beyond the GDT limit", BEYOND, 0, GP, BEYOND },
-		{ "interrupt gate", T0, 0x8e, GP, T0 },
-		{ "LDT descriptor", T0, 0x82, GP, T0 },
+		{"null selector", 0, 0, GP, 0},
+		{"data segment", T0, 0x93, GP, T0},
+		{"not present", T0, 0x1b, NP, T0},
+		{"non-conforming DPL 3 from ring 0", T0, 0xfb, GP, T0},
+		{"conforming DPL 3 from ring 0", T0, 0xff, GP, T0},
+		{"RPL above CPL", T0 + 3, 0x9b, GP, T0},
+		{"beyond the GDT limit", BEYOND, 0, GP, BEYOND},
+		{"interrupt gate", T0, 0x8e, GP, T0},
+		{"LDT descriptor", T0, 0x82, GP, T0},
 	};
 
 	group("far jmp");
@@ -455,14 +455,16 @@ static void ring3_transfers(void)
 
 SNIP(r0_retf_outer,
      "mov $" STR(KDATA) ", %eax\nmov %eax, %ds\nmov %eax, %fs\n"
-     "mov $" STR(UDATA) "+3, %eax\nmov %eax, %es\nmov $" STR(KCODE) ", %eax\nmov %eax, %gs\n"
-     "push $" STR(UDATA) "+3\npush $0x1000\npush $" STR(UCODE32) "+3\npush $1f\nlret\n1: int3");
-SNIP(r0_retf_outer_args,
-     "push $" STR(UDATA) "+3\npush $0x1000\npush $1\npush $2\npush $" STR(UCODE32) "+3\npush $1f\n"
-     "lret $8\n1: int3");
+			"mov $" STR(UDATA) "+3, %eax\nmov %eax, %es\nmov $" STR(
+				KCODE) ", %eax\nmov %eax, %gs\n"
+				       "push $" STR(UDATA) "+3\npush $0x1000\npush $" STR(
+					       UCODE32) "+3\npush $1f\nlret\n1: int3");
+SNIP(r0_retf_outer_args, "push $" STR(UDATA) "+3\npush $0x1000\npush $1\npush $2\npush $" STR(
+				 UCODE32) "+3\npush $1f\n"
+					  "lret $8\n1: int3");
 SNIP(r0_retf_bad_ss,
      "push $" STR(KDATA) "\npush $0x1000\npush $" STR(UCODE32) "+3\npush $1f\n"
-     "r0_retf_bad_at: lret\n1: int3");
+							       "r0_retf_bad_at: lret\n1: int3");
 extern char r0_retf_bad_at[];
 
 static void far_returns(void)

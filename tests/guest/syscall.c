@@ -49,7 +49,8 @@ static void syscall(void)
 	check_trap("goes to LSTAR", BP, 0, (ulong)arrive + 1);
 	check_eq("cs and ss", trap.r.cs << 16 | trap.r.ss, KCODE << 16 | KDATA);
 	check_eq("rcx is the next address", trap.r.cx, (ulong)u_syscall_next);
-	check_mask("r11 is the old flags", trap.r.r11, FL_IF | FL_DF | FL_CF, FL_IF | FL_DF | FL_CF | FL_RF);
+	check_mask("r11 is the old flags", trap.r.r11, FL_IF | FL_DF | FL_CF,
+		   FL_IF | FL_DF | FL_CF | FL_RF);
 	check_mask("FMASK's flags are clear, others stay", trap.r.fl, FL_CF, FL_IF | FL_DF | FL_CF);
 	check_eq("rsp is untouched", trap.r.sp, (ulong)user_stack_top);
 	wrmsr(MSR_STAR, (u64)0x3f8 << 32);
@@ -82,7 +83,8 @@ static void sysret(void)
 	r.r11 = FL_CF | 2;
 	run(&r);
 	check_trap("sysretq goes to rcx", BP, 0, (ulong)user_here + 2);
-	check_eq("64-bit cs and ss of ring 3", trap.r.cs << 16 | trap.r.ss, (u64)(UCODE64 | 3) << 16 | UDATA | 3);
+	check_eq("64-bit cs and ss of ring 3", trap.r.cs << 16 | trap.r.ss,
+		 (u64)(UCODE64 | 3) << 16 | UDATA | 3);
 	check_mask("flags from r11", trap.r.fl, FL_CF, FL_CF | FL_IF | FL_ZF);
 	regs_init(&r, RING0, k_sysretq);
 	r.cx = (ulong)user_here;
@@ -109,7 +111,7 @@ static void sysret(void)
 	r.r11 = FL_TF | 2;
 	run(&r);
 	check_trap("TF traps at once, as if after the syscall", DB, 0, (ulong)user_here);
-	check_eq("in ring 3", trap.r.cs & 3, 3);
+	check_eq("TF: that is in ring 3", trap.r.cs & 3, 3);
 	write_dr6(0);
 	start(RING3, k_sysretq, 0);
 	check_trap("in ring 3", GP, 0, (ulong)k_sysretq);
@@ -118,8 +120,8 @@ static void sysret(void)
 	r.r11 = 2;
 	run(&r);
 	if (cpu_is_amd)
-		check_eq("rcx not canonical: #GP in ring 3",
-			 trap.r.vec << 16 | (trap.r.cs & 3), GP << 16 | 3);
+		check_eq("rcx not canonical: #GP in ring 3", trap.r.vec << 16 | (trap.r.cs & 3),
+			 GP << 16 | 3);
 	else
 		check_trap("rcx not canonical: #GP in ring 0", GP, 0, (ulong)k_sysretq);
 	wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~(u64)EFER_SCE);

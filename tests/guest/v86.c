@@ -101,12 +101,9 @@ static void iopl(void)
 	static const struct {
 		const char *name, *code, *at;
 	} sensitive[] = {
-		{ "cli at IOPL 0", vm_cli, vm_cli },
-		{ "sti at IOPL 0", vm_sti, vm_sti },
-		{ "pushf at IOPL 0", vm_pushf, vm_pushf },
-		{ "popf at IOPL 0", vm_popf, vm_popf_at },
-		{ "iret at IOPL 0", vm_iret, vm_iret_at },
-		{ "int n at IOPL 0", vm_int, vm_int },
+		{"cli at IOPL 0", vm_cli, vm_cli},	 {"sti at IOPL 0", vm_sti, vm_sti},
+		{"pushf at IOPL 0", vm_pushf, vm_pushf}, {"popf at IOPL 0", vm_popf, vm_popf_at},
+		{"iret at IOPL 0", vm_iret, vm_iret_at}, {"int n at IOPL 0", vm_int, vm_int},
 	};
 
 	group("iopl");
@@ -127,8 +124,9 @@ static void iopl(void)
 	check_mask("popf cannot change VM or IOPL", trap.r.fl, FL_VM | FL_IOPL3, FL_VM | FL_IOPL3);
 	check_mask("32-bit popf sets AC and ID", trap.r.ax, FL_AC | FL_ID, FL_AC | FL_ID);
 	go(vm_iret, FL_IOPL3);
-	check_mask("iret at IOPL 3 stays, keeps IOPL", trap.r.vec << 20 | (trap.r.fl & (FL_VM | FL_IOPL3)),
-		   BP << 20 | FL_VM | FL_IOPL3, 0xffffffff);
+	check_mask("iret at IOPL 3 stays, keeps IOPL",
+		   trap.r.vec << 20 | (trap.r.fl & (FL_VM | FL_IOPL3)), BP << 20 | FL_VM | FL_IOPL3,
+		   0xffffffff);
 	go(vm_int, FL_IOPL3);
 	check_trap("int n at IOPL 3", VEC, 0, (ulong)vm_int_next);
 	gate_reset(VEC);
@@ -142,11 +140,11 @@ static void instructions(void)
 		const char *name, *code;
 		u16 vec;
 	} cases[] = {
-		{ "hlt", vm_hlt, GP },	   { "mov from cr0", vm_cr0, GP }, { "clts", vm_clts, GP },
-		{ "lgdt", vm_lgdt, GP },   { "lidt", vm_lidt, GP },	   { "rdmsr", vm_rdmsr, GP },
-		{ "mov from dr7", vm_dr, GP }, { "invd", vm_invd, GP },	   { "lmsw", vm_lmsw, GP },
-		{ "arpl", vm_arpl, UD },   { "sldt", vm_sldt, UD },	   { "str", vm_str, UD },
-		{ "lar", vm_lar, UD },	   { "verw", vm_verw, UD },	   { "ltr", vm_ltr, UD },
+		{"hlt", vm_hlt, GP},	     {"mov from cr0", vm_cr0, GP}, {"clts", vm_clts, GP},
+		{"lgdt", vm_lgdt, GP},	     {"lidt", vm_lidt, GP},	   {"rdmsr", vm_rdmsr, GP},
+		{"mov from dr7", vm_dr, GP}, {"invd", vm_invd, GP},	   {"lmsw", vm_lmsw, GP},
+		{"arpl", vm_arpl, UD},	     {"sldt", vm_sldt, UD},	   {"str", vm_str, UD},
+		{"lar", vm_lar, UD},	     {"verw", vm_verw, UD},	   {"ltr", vm_ltr, UD},
 	};
 
 	group("instruction");
@@ -162,7 +160,8 @@ static void instructions(void)
 	tss[TSS_IOMAP + 0x3ff / 8] = 0x7f;
 	outb(0x3ff, 0x3c);
 	go(vm_in, 0);
-	check_eq("in where the bitmap allows", trap.r.vec << 8 | (trap.r.ax & 0xff), BP << 8 | 0x3c);
+	check_eq("in where the bitmap allows", trap.r.vec << 8 | (trap.r.ax & 0xff),
+		 BP << 8 | 0x3c);
 	go(vm_inw, 0);
 	check_trap("a word needs both bits", GP, 0, (ulong)vm_inw_at);
 	tss[TSS_IOMAP + 0x3ff / 8] = 0xff;
@@ -207,7 +206,8 @@ static void vme(void)
 	go(vm_sti, FL_VIP);
 	check_trap("sti with VIP is #GP", GP, 0, (ulong)vm_sti);
 	go(vm_cli_sti, 0);
-	check_mask("pushf shows VIF as IF, IOPL as 3", trap.r.bx, FL_IOPL3 | FL_IF, FL_IOPL3 | FL_IF);
+	check_mask("pushf shows VIF as IF, IOPL as 3", trap.r.bx, FL_IOPL3 | FL_IF,
+		   FL_IOPL3 | FL_IF);
 	check_mask("and clear after cli", trap.r.cx, FL_IOPL3, FL_IOPL3 | FL_IF);
 	go(vm_vme_popf, 0);
 	check_mask("popf sets VIF from IF", trap.r.fl, FL_VIF, FL_VIF | FL_IF);
@@ -251,13 +251,13 @@ static void pvi(void)
 	write_cr4(read_cr4() | CR4_PVI);
 	regs_init(&r, RING3, pvi_sti);
 	run(&r);
-	check_mask("sti sets VIF", trap.r.vec << 24 | (trap.r.fl & (FL_VIF | FL_IF)), BP << 24 | FL_VIF,
-		   0xffffffff);
+	check_mask("sti sets VIF", trap.r.vec << 24 | (trap.r.fl & (FL_VIF | FL_IF)),
+		   BP << 24 | FL_VIF, 0xffffffff);
 	regs_init(&r, RING3, pvi_cli);
 	r.fl |= FL_VIF | FL_IF;
 	run(&r);
-	check_mask("cli clears VIF", trap.r.vec << 24 | (trap.r.fl & (FL_VIF | FL_IF)), BP << 24 | FL_IF,
-		   0xffffffff);
+	check_mask("cli clears VIF", trap.r.vec << 24 | (trap.r.fl & (FL_VIF | FL_IF)),
+		   BP << 24 | FL_IF, 0xffffffff);
 	regs_init(&r, RING3, pvi_sti);
 	r.fl |= FL_VIP;
 	run(&r);

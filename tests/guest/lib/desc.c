@@ -43,8 +43,8 @@ void gate_set(u32 vector, u32 selector, const void *handler, u32 type_dpl, u32 i
 /* An interrupt gate to the vector's stub; INT3 and INTO also from ring 3. */
 void gate_reset(u32 vector)
 {
-	gate_set(vector, KCODE, trap_stubs + vector * 16, vector == BP || vector == OF ? 0xee : 0x8e,
-		 vector == DF ? IDT_DF_IST : 0);
+	gate_set(vector, KCODE, trap_stubs + vector * 16,
+		 vector == BP || vector == OF ? 0xee : 0x8e, vector == DF ? IDT_DF_IST : 0);
 }
 
 void idt_load(void)
@@ -52,7 +52,7 @@ void idt_load(void)
 	struct {
 		u16 limit;
 		ulong base;
-	} __attribute__((packed)) pointer = { sizeof(idt) - 1, (ulong)idt };
+	} __attribute__((packed)) pointer = {sizeof(idt) - 1, (ulong)idt};
 
 	for (u32 i = 0; i < 256; i++)
 		gate_reset(i);

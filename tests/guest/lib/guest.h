@@ -15,9 +15,9 @@
 #ifndef GUEST_H
 #define GUEST_H
 
+#include "selectors.h"
 #include <stdbool.h>
 #include <stddef.h>
-#include "selectors.h"
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -215,8 +215,8 @@ extern volatile bool catching;
 #endif
 #define SNIP16(name, body)                                                                         \
 	extern char name[];                                                                        \
-	asm(".pushsection .low,\"awx\"\n.code16\n.globl " #name "\n" #name ":\n" body                  \
-	    "\n" NATIVE ".popsection")
+	asm(".pushsection .low,\"awx\"\n.code16\n.globl " #name "\n" #name ":\n" body "\n" NATIVE  \
+	    ".popsection")
 #define SNIP32(name, body)                                                                         \
 	extern char name[];                                                                        \
 	asm(".pushsection .text\n.code32\n.globl " #name "\n" #name ":\n" body "\n" NATIVE         \
@@ -269,9 +269,9 @@ extern u8 tss[]; /* TSS_SIZE bytes: the TSS proper, then an I/O bitmap */
 void pic_init(u8 mask_master, u8 mask_slave); /* vectors 0x20 and 0x28 */
 void pic_eoi(int irq);
 u32 acpi_table(const char signature[4]); /* physical address, or 0 */
-u16 pmtimer_port(void);		   /* or 0 */
+u16 pmtimer_port(void);			 /* or 0 */
 u32 pmtimer_read(void);
-void delay_us(u32 us);	/* by the PM timer if there is one, else by the PIT */
+void delay_us(u32 us); /* by the PM timer if there is one, else by the PIT */
 u64 pmtimer_to_us(u32 ticks);
 u32 apic_read(u32 reg);
 void apic_write(u32 reg, u32 value);
@@ -318,7 +318,9 @@ static inline u32 inl(u16 port)
 }
 static inline void cpuid(u32 leaf, u32 sub, u32 r[4])
 {
-	asm volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(sub));
+	asm volatile("cpuid"
+		     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+		     : "a"(leaf), "c"(sub));
 }
 static inline u64 rdmsr(u32 msr)
 {

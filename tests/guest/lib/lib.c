@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TAP on COM1, the exception catcher, and the way out. */
-#include <stdarg.h>
 #include "guest.h"
+#include <stdarg.h>
 
 struct trap trap;
 ulong want_ip;
@@ -154,8 +154,8 @@ void check_mask(const char *name, u64 got, u64 want, u64 mask)
 {
 	tap(name, (got & mask) == want);
 	if ((got & mask) != want)
-		say(": got 0x%llx (of 0x%llx), want 0x%llx under mask 0x%llx", got & mask, got, want,
-		    mask);
+		say(": got 0x%llx (of 0x%llx), want 0x%llx under mask 0x%llx", got & mask, got,
+		    want, mask);
 	say("\n");
 }
 
@@ -327,19 +327,19 @@ void regs_init(struct regs *r, enum mode mode, const void *ip)
 		u16 cs, ss;
 		u32 flags;
 	} modes[] = {
-		[RING0] = { KCODE, KDATA, 0 },
+		[RING0] = {KCODE, KDATA, 0},
 #ifdef __x86_64__
-		[RING3] = { UCODE64 + 3, UDATA + 3, 0 },
+		[RING3] = {UCODE64 + 3, UDATA + 3, 0},
 #else
-		[RING3] = { UCODE32 + 3, UDATA + 3, 0 },
+		[RING3] = {UCODE32 + 3, UDATA + 3, 0},
 #endif
-		[RING0_16] = { KCODE16, KDATA16, 0 },
-		[RING3_16] = { UCODE16 + 3, UDATA16 + 3, 0 },
-		[V86] = { 0, 0, FL_VM },
-		[RING0_32] = { KCODE32, KDATA, 0 },
-		[RING3_32] = { UCODE32 + 3, UDATA + 3, 0 },
-		[RING1] = { R1CODE + 1, R1DATA + 1, 0 },
-		[RING2] = { R2CODE + 2, R2DATA + 2, 0 },
+		[RING0_16] = {KCODE16, KDATA16, 0},
+		[RING3_16] = {UCODE16 + 3, UDATA16 + 3, 0},
+		[V86] = {0, 0, FL_VM},
+		[RING0_32] = {KCODE32, KDATA, 0},
+		[RING3_32] = {UCODE32 + 3, UDATA + 3, 0},
+		[RING1] = {R1CODE + 1, R1DATA + 1, 0},
+		[RING2] = {R2CODE + 2, R2DATA + 2, 0},
 	};
 
 	memset(r, 0, sizeof(*r));
@@ -348,7 +348,8 @@ void regs_init(struct regs *r, enum mode mode, const void *ip)
 	r->ds = r->es = mode == V86 ? 0 : modes[mode].ss;
 	r->fl = modes[mode].flags | 2;
 	r->ip = (ulong)ip;
-	r->sp = mode == V86 || mode == RING0_16 || mode == RING3_16 ? 0x7f00 : (ulong)user_stack_top;
+	r->sp = mode == V86 || mode == RING0_16 || mode == RING3_16 ? 0x7f00
+								    : (ulong)user_stack_top;
 }
 
 static void copy_and_enter(const struct regs *r)

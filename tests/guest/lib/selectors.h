@@ -10,12 +10,13 @@
 #define UDATA 0x28
 #define UCODE64 0x30 /* in a 32-bit image: 16-bit code, ring 3 */
 #define UCODE16 0x30
-#define KCODE16 0x38   /* 16-bit code, ring 0, base 0 */
-#define SYSENTER_SEL 0x40 /* six in a row: code, data, then ring 3's, as SYSENTER and SYSEXIT count */
-#define TSS_SEL 0x70   /* two slots in a 64-bit image */
-#define KDATA16 0x80   /* 16-bit data, ring 0, limit 0xffff */
-#define UDATA16 0x88   /* 16-bit data, ring 3, limit 0xffff */
-#define R1CODE 0x90    /* rings 1 and 2 */
+#define KCODE16 0x38 /* 16-bit code, ring 0, base 0 */
+#define SYSENTER_SEL                                                                               \
+	0x40	     /* six in a row: code, data, then ring 3's, as SYSENTER and SYSEXIT count */
+#define TSS_SEL 0x70 /* two slots in a 64-bit image */
+#define KDATA16 0x80 /* 16-bit data, ring 0, limit 0xffff */
+#define UDATA16 0x88 /* 16-bit data, ring 3, limit 0xffff */
+#define R1CODE 0x90  /* rings 1 and 2 */
 #define R1DATA 0x98
 #define R2CODE 0xa0
 #define R2DATA 0xa8

@@ -5,9 +5,20 @@
 #define APIC_BASE 0xfee00000u
 #define IOAPIC_BASE 0xfec00000u
 
+/* The PICs reach the CPU through the local APIC's LINT0 (MultiProcessor Specification 1.4, 3.6.2.2). */
+static void virtual_wire(void)
+{
+	if (!(cpu_features_1_edx & 1 << 9) || !(rdmsr(MSR_APIC_BASE) & 0x800))
+		return;
+	apic_write(0xf0, 0x1ff);
+	apic_write(0x350, 0x700);
+	apic_write(0x360, 0x400);
+}
+
 /* Edge-triggered, cascade on IR2, 8086 mode (8259A data sheet, initialization command words). */
 void pic_init(u8 mask_master, u8 mask_slave)
 {
+	virtual_wire();
 	outb(0x20, 0x11);
 	outb(0x21, 0x20);
 	outb(0x21, 0x04);
