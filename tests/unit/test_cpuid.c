@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPUID a guest sees, and the power-up state. */
-#include <cmocka.h>
 #include <cpuid.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "cpu/state/cpuid.h"
 #include "cpu/state/msr.h"

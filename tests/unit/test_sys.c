@@ -4,11 +4,12 @@
  * is a few instructions in 64-bit mode at CPL 0, ended by HLT; the IDT is empty, so that an
  * exception is seen by the engine's trace and then shuts the vCPU down.
  */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "cpu/engine.h"
 #include "cpu/state/cpuid.h"
