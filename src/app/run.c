@@ -45,6 +45,7 @@ static const char help[] =
 	"  --memory SIZE       as in 512M or 2G (512M)\n"
 	"  --cpus N            virtual CPUs (1)\n"
 	"  --engine NAME       what runs them: auto takes the best there is (auto)\n"
+	"  --code-cache SIZE   at most so much translated code at a time (64M; 1M to 1G)\n"
 	"  --serial WHERE      COM1, and given once more COM2: stdio, file:PATH, socket:PATH,\n"
 	"                      pty or none (stdio for COM1, none for COM2)\n"
 	"  --debug-exit PORT   a byte the guest writes to this I/O port ends the machine\n"
@@ -53,6 +54,7 @@ static const char help[] =
 	"  --gdb WHERE         let gdb connect to WHERE: :PORT, or the path of a UNIX socket, and\n"
 	"                      as in :1234,wait stand still until it has let the machine go; with\n"
 	"                      ,i386 for guests that stay in 32-bit code\n"
+	"  --perf-map          name translated code for perf, in /tmp/perf-PID.map\n"
 	"  --trace FILE        write a line for each exit, interrupt and exception to FILE\n"
 	"\n"
 	"How it ends:\n"
@@ -102,6 +104,8 @@ enum {
 	OPT_SERIAL,
 	OPT_GDB,
 	OPT_TRACE,
+	OPT_CODE_CACHE,
+	OPT_PERF_MAP,
 	OPT_HELP
 };
 
@@ -119,6 +123,8 @@ static const struct option options[] = {
 	{"serial", required_argument, NULL, OPT_SERIAL},
 	{"gdb", required_argument, NULL, OPT_GDB},
 	{"trace", required_argument, NULL, OPT_TRACE},
+	{"code-cache", required_argument, NULL, OPT_CODE_CACHE},
+	{"perf-map", no_argument, NULL, OPT_PERF_MAP},
 	{"help", no_argument, NULL, OPT_HELP},
 	{0},
 };
@@ -168,6 +174,18 @@ static int set_number(const char *option, uint64_t max, unsigned *out, struct er
 	return r;
 }
 
+static int set_code_cache(struct run *r, struct error *err)
+{
+	uint64_t *bytes = &r->config.code_cache_bytes;
+
+	if (parse_size("--code-cache", optarg, bytes, err) < 0)
+		return -EINVAL;
+	if (*bytes < 1 << 20 || *bytes > 1 << 30)
+		return error_set(err, -EINVAL, "--code-cache %s: from 1M to 1G, as in 64M", optarg);
+	*bytes &= ~UINT64_C(4095);
+	return 0;
+}
+
 /* Returns 0, 1 for --help, or a negative errno with *err. */
 static int set_option(struct run *r, int option, struct error *err)
 {
@@ -211,6 +229,11 @@ static int set_option(struct run *r, int option, struct error *err)
 		break;
 	case OPT_TRACE:
 		r->trace_path = optarg;
+		break;
+	case OPT_CODE_CACHE:
+		return set_code_cache(r, err);
+	case OPT_PERF_MAP:
+		r->config.perf_map = true;
 		break;
 	case OPT_HELP:
 	case 'h':

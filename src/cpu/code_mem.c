@@ -5,11 +5,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
-
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010U /* linux/memfd.h, since 6.3 */
-#endif
 
 static uint32_t next_generation(void)
 {
@@ -25,29 +20,24 @@ static uint32_t next_generation(void)
 int code_mem_create(struct code_mem *m, size_t bytes, struct error *err)
 {
 	*m = (struct code_mem){0};
-	int fd = memfd_create("hanok-code", MFD_CLOEXEC | MFD_EXEC);
-	if (fd < 0 && errno == EINVAL) /* an older kernel: executable anyway */
-		fd = memfd_create("hanok-code", MFD_CLOEXEC);
-	if (fd < 0)
+	/* Shared memory without a file, whose pages mremap maps a second time (a length of 0 asks for
+	 * that, mremap(2)). perf takes such memory for generated code and looks in its maps. */
+	void *rw = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (rw == MAP_FAILED)
 		return error_set(err, -errno, "cannot make memory for generated code: %s",
 				 strerror(errno));
-	int ret = 0;
-	void *rw = MAP_FAILED, *rx = MAP_FAILED;
-	if (ftruncate(fd, bytes) ||
-	    (rw = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED ||
-	    (rx = mmap(NULL, bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0)) == MAP_FAILED) {
-		ret = error_set(err, -errno,
-				"cannot map memory for generated code: %s; is execution of memfds "
-				"forbidden (sysctl vm.memfd_noexec)?",
-				strerror(errno));
-		if (rw != MAP_FAILED)
-			munmap(rw, bytes);
-	} else {
-		*m = (struct code_mem){
-			.rw = rw, .rx = rx, .bytes = bytes, .generation = next_generation()};
+	void *rx = mremap(rw, 0, bytes, MREMAP_MAYMOVE);
+	if (rx == MAP_FAILED || mprotect(rx, bytes, PROT_READ | PROT_EXEC)) {
+		int ret = error_set(err, -errno, "cannot make generated code executable: %s",
+				    strerror(errno));
+		if (rx != MAP_FAILED)
+			munmap(rx, bytes);
+		munmap(rw, bytes);
+		return ret;
 	}
-	close(fd);
-	return ret;
+	*m = (struct code_mem){
+		.rw = rw, .rx = rx, .bytes = bytes, .generation = next_generation()};
+	return 0;
 }
 
 void code_mem_destroy(struct code_mem *m)

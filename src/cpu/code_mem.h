@@ -8,7 +8,7 @@
 #include "base/error.h"
 
 /*
- * Memory for generated code: one memfd mapped twice, once writable and once executable, so that
+ * Memory for generated code: mapped twice, once writable and once executable, so that
  * nothing is ever both through one address. It is handed out from the front and taken back as a
  * whole. No locks: it belongs to one thread at a time, or its user keeps order.
  */

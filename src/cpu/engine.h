@@ -53,6 +53,9 @@ struct engine_config {
 	struct mem *mem;
 	unsigned cpus;
 	uint64_t tsc_hz; /* of the guest's TSC, which is the host's plus an offset */
+	/* Of translating engines: */
+	uint64_t code_cache_bytes; /* at most for translated code; 0: the engine's choice */
+	bool perf_map; /* name translated code for perf, in /tmp/perf-PID.map */
 };
 
 /* Outside debugging (gdb): exact gva of instructions and data, while set. */

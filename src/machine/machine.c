@@ -316,6 +316,8 @@ static int create_parts(struct machine *m, struct error *err)
 	m->engine_config.mem = m->mem;
 	m->engine_config.cpus = m->config.cpus;
 	m->engine_config.tsc_hz = clock_tsc_hz();
+	m->engine_config.code_cache_bytes = m->config.code_cache_bytes;
+	m->engine_config.perf_map = m->config.perf_map;
 	r = create_board(m, err);
 	if (r < 0)
 		return r;

@@ -35,6 +35,9 @@ struct machine_config {
 
 	uint16_t debug_exit_port; /* 0: none */
 	bool no_reboot;		  /* a reset by the guest ends the machine */
+
+	uint64_t code_cache_bytes; /* struct engine_config */
+	bool perf_map;
 };
 
 /* How a machine ended. */

@@ -46,6 +46,8 @@ struct rom {
 };
 
 struct mem {
+	void (*listener)(void *opaque, uint64_t gpa, uint64_t len);
+	void *listener_opaque;
 	int fd;
 	uint8_t *base;
 	uint64_t ram, low, high;
@@ -224,15 +226,28 @@ int mem_write(struct mem *m, uint64_t gpa, const void *buf, size_t len)
 
 	if (!range_readable(m, gpa, len, false))
 		return -EFAULT;
-	while (len > 0) {
-		struct span s = span_at(m, gpa);
-		size_t n = len < s.len ? len : s.len;
+	for (size_t left = len; left > 0;) {
+		struct span s = span_at(m, gpa + (len - left));
+		size_t n = left < s.len ? left : s.len;
 		memcpy(s.host, from, n);
 		from += n;
-		gpa += n;
-		len -= n;
+		left -= n;
 	}
+	mem_written(m, gpa, len);
 	return 0;
+}
+
+void mem_written(struct mem *m, uint64_t gpa, uint64_t len)
+{
+	if (m->listener)
+		m->listener(m->listener_opaque, gpa, len);
+}
+
+void mem_set_listener(struct mem *m, void (*fn)(void *opaque, uint64_t gpa, uint64_t len),
+		      void *opaque)
+{
+	m->listener_opaque = opaque;
+	m->listener = fn;
 }
 
 void *mem_ptr(struct mem *m, uint64_t gpa, size_t len)

@@ -41,9 +41,17 @@ int mem_write(struct mem *m, uint64_t gpa, const void *buf, size_t len);
 
 /*
  * The host address of [gpa, gpa + len) if it is RAM and contiguous, else NULL. It stays valid
- * until mem_destroy. For DMA and for the loaders.
+ * until mem_destroy. For DMA and for the loaders: who writes there tells by mem_written.
  */
 void *mem_ptr(struct mem *m, uint64_t gpa, size_t len);
+
+/* [gpa, gpa + len) was written through mem_ptr: code translated from it is stale. Any thread. */
+void mem_written(struct mem *m, uint64_t gpa, uint64_t len);
+
+/* Who wants to hear of writes by mem_write and mem_written, after they are done; on the writer's
+ * thread. One at a time; NULL ends it. While nobody writes. */
+void mem_set_listener(struct mem *m, void (*fn)(void *opaque, uint64_t gpa, uint64_t len),
+		      void *opaque);
 
 /* What lies at a guest-physical page. */
 enum mem_kind { MEM_NONE, MEM_RAM, MEM_ROM };

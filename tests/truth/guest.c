@@ -198,6 +198,7 @@ static void set_up(struct guest *g, const struct tcase *t)
 	struct cpu_state *s = &g->state;
 
 	memcpy(g->ram + GPA_CODE + t->code_offset, t->code, code_bytes(t));
+	mem_written(g->mem, GPA_CODE + t->code_offset, code_bytes(t));
 	case_apply_patches(t, g->ram + GPA_DATA);
 	*s = g->start;
 	memcpy(s->gpr, t->gpr, sizeof(s->gpr));
@@ -259,6 +260,7 @@ void guest_run(struct guest *g, const struct tcase *t, const uint8_t *pristine, 
 	else if (exit.cause != EXIT_HLT)
 		r->vector = VECTOR_ODD_EXIT;
 	memset(g->ram + GPA_CODE + t->code_offset, 0xcc, code_bytes(t));
+	mem_written(g->mem, GPA_CODE + t->code_offset, code_bytes(t));
 	result_take_memory(r, t, g->ram + GPA_DATA, pristine);
 }
 

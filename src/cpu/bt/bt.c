@@ -147,6 +147,24 @@ void bt_note_write(struct soft_cpu *c, uint64_t gpa, unsigned len)
 	unlock(c);
 }
 
+/* Writes to guest memory that no vCPU makes: DMA, loaders, debuggers. */
+static void memory_written(void *opaque, uint64_t gpa, uint64_t len)
+{
+	struct bt *bt = opaque;
+	uint64_t end = gpa + len;
+
+	while (gpa < end && gpa >> MEM_PAGE_SHIFT < bt->gpa_pages) {
+		uint64_t next = (gpa & PAGE_MASK) + MEM_PAGE_BYTES;
+		uint64_t n = (next < end ? next : end) - gpa;
+		if (bt_has_code(bt, gpa)) {
+			pthread_mutex_lock(&bt->lock);
+			bt_invalidate(bt, gpa, (unsigned)n);
+			pthread_mutex_unlock(&bt->lock);
+		}
+		gpa = next;
+	}
+}
+
 /* ---- which code page is where ---- */
 
 void bt_flush_pages(struct soft_cpu *c, bool keep_global)
@@ -444,7 +462,7 @@ static bool interpret(struct soft_cpu *c, const struct insn *i)
 	c->s.rip = c->next_rip;
 	park(c);
 	return !(i->flags & INSN_END) && c->s.rip == next && !c->break_block && !c->careful && !c->s.shadow &&
-	       !c->pending_dr6 && flushes == atomic_load(&c->translator->flushes);
+	       !c->pending_dr6 && c->bt.mode_known && flushes == atomic_load(&c->translator->flushes);
 }
 
 const void *bt_helper(struct soft_cpu *c, const struct insn *i)
@@ -488,6 +506,7 @@ static int bt_probe(struct error *why)
 static void bt_destroy(struct engine *e)
 {
 	if (e && e->translator) {
+		mem_set_listener(e->config->mem, NULL, NULL);
 		if (e->translator->perf_map)
 			fclose(e->translator->perf_map);
 		bt_cache_destroy(e->translator);
@@ -529,6 +548,7 @@ static int bt_create(const struct engine_config *config, struct engine **out, st
 		bt_destroy(e);
 		return r;
 	}
+	mem_set_listener(config->mem, memory_written, bt);
 	*out = e;
 	return 0;
 }

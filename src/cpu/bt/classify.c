@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cpu/bt/translate.h"
 #include "cpu/hostexec/hostexec.h"
+#include "cpu/interp/select.h"
 
 /*
  * What the translator does with an instruction. Only what is known to be harmless and to mean the
@@ -155,6 +156,29 @@ static bool shifts_by_cl(const struct item *it)
 	}
 }
 
+/* Undefined flags that processors leave as they were: then they are as good as read. (After logic
+ * and shifts they are set to something that depends on the operands only.) */
+static bool may_keep_undefined(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_MUL:
+	case ZYDIS_MNEMONIC_IMUL:
+	case ZYDIS_MNEMONIC_DIV:
+	case ZYDIS_MNEMONIC_IDIV:
+	case ZYDIS_MNEMONIC_BSF:
+	case ZYDIS_MNEMONIC_BSR:
+	case ZYDIS_MNEMONIC_LZCNT:
+	case ZYDIS_MNEMONIC_TZCNT:
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static void look_at_flags(struct item *it)
 {
 	const ZydisAccessedFlags *f = it->d.z.cpu_flags;
@@ -163,6 +187,8 @@ static void look_at_flags(struct item *it)
 		return;
 	it->flags_read = f->tested & FLAGS_ARITH;
 	it->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_ARITH;
+	if (may_keep_undefined(it->i.mnemonic))
+		it->flags_read |= f->undefined & FLAGS_ARITH;
 	/* A count of zero leaves all flags alone. */
 	if (shifts_by_cl(it))
 		it->flags_read = FLAGS_ARITH;
@@ -179,7 +205,7 @@ static bool condition_code(const struct item *it)
 }
 
 /* Vector and bit-manipulation instructions that touch memory plainly, if at all. */
-static bool is_plain_extension(const struct trans *t, const struct item *it)
+static bool is_plain_extension(const struct trans *t, struct item *it)
 {
 	ZydisISASet set = it->d.z.meta.isa_set;
 
@@ -230,10 +256,10 @@ static bool is_plain_extension(const struct trans *t, const struct item *it)
 		break;
 	}
 	bool vex = it->d.z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
-	if (!it->vec && it->i.mnemonic != ZYDIS_MNEMONIC_VZEROUPPER &&
-	    it->i.mnemonic != ZYDIS_MNEMONIC_VZEROALL)
-		return false;
-	return t->key & (vex ? MODE_KEY_AVX : MODE_KEY_SSE);
+	if (it->i.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
+	    it->i.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
+		it->vec = true;
+	return it->vec && (t->key & (vex ? MODE_KEY_AVX : MODE_KEY_SSE));
 }
 
 static bool unaligned_is_fine(ZydisMnemonic m)
@@ -393,12 +419,23 @@ static bool plain_rep(const struct trans *t, const struct item *it)
 	       it->i.addr_bytes == 8 && it->i.seg != SEG_FS && it->i.seg != SEG_GS;
 }
 
+/* F3 90 with REX.B is XCHG; 0F 0D with a register operand is no instruction. */
+static bool is_true_nop(const struct item *it)
+{
+	const ZydisDecodedInstruction *z = &it->d.z;
+
+	if (it->i.mnemonic == ZYDIS_MNEMONIC_PAUSE)
+		return !((z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.B);
+	return !(z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0x0d &&
+		 z->raw.modrm.mod == 3);
+}
+
 static enum kind special_kind(const struct trans *t, const struct item *it)
 {
 	switch (it->i.mnemonic) {
 	case ZYDIS_MNEMONIC_NOP:
 	case ZYDIS_MNEMONIC_PAUSE:
-		return KIND_NOP;
+		return is_true_nop(it) ? KIND_NOP : KIND_HELPER;
 	case ZYDIS_MNEMONIC_LEA:
 		return it->i.width >= 4 && plain_address(t, it) ? KIND_LEA : KIND_HELPER;
 	case ZYDIS_MNEMONIC_PUSH:
@@ -445,6 +482,28 @@ static bool is_branch(const struct item *it)
 	}
 }
 
+/* VEX instructions of 32-bit code whose bytes do something else as 64-bit code: VEX.W counts for
+ * general registers, bit 7 of a register in the immediate counts, and there are registers above 7
+ * to clear. */
+static bool means_other_in_64bit(const struct item *it)
+{
+	if (it->d.z.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+		return false;
+	if (it->d.z.raw.vex.W && (it->reads | it->writes))
+		return true;
+	switch (it->i.mnemonic) {
+	case ZYDIS_MNEMONIC_VBLENDVPS:
+	case ZYDIS_MNEMONIC_VBLENDVPD:
+	case ZYDIS_MNEMONIC_VPBLENDVB:
+		return it->i.bytes[it->i.length - 1] & 0x80;
+	case ZYDIS_MNEMONIC_VZEROUPPER:
+	case ZYDIS_MNEMONIC_VZEROALL:
+		return true;
+	default:
+		return false;
+	}
+}
+
 void classify(struct trans *t, struct item *it)
 {
 	bool fine = look_at_operands(it);
@@ -468,6 +527,10 @@ void classify(struct trans *t, struct item *it)
 			(is_general(it->i.mnemonic) || condition_code(it) ||
 			 is_plain_extension(t, it));
 	if (!copyable) {
+		it->kind = helper;
+		return;
+	}
+	if (!(t->key & MODE_KEY_64) && means_other_in_64bit(it)) {
 		it->kind = helper;
 		return;
 	}

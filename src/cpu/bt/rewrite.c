@@ -74,7 +74,7 @@ void emit_rewritten(struct emit *e, const struct item *it, enum addressing how, 
 		e_bytes(e, it->i.bytes + at, modrm - at);
 	}
 	emit_operand(e, z->raw.modrm.reg, how, disp);
-	for (unsigned k = 0; k < 2; k++)
-		if (z->raw.imm[k].size)
-			e_bytes(e, it->i.bytes + z->raw.imm[k].offset, z->raw.imm[k].size / 8);
+	/* What follows the operand: immediates, registers encoded as such among them. */
+	unsigned rest = modrm + 1u + (z->raw.sib.offset != 0) + z->raw.disp.size / 8;
+	e_bytes(e, it->i.bytes + rest, it->i.length - rest);
 }

@@ -226,7 +226,7 @@ static void emit_divide(struct trans *t, const struct item *it)
 	bool w = it->i.width == 8;
 	unsigned src = it->i.reg[0];
 
-	flags_clobber(t, 0);
+	flags_clobber(t, it->flags_read | it->live_after);
 	if (src == REG_NONE) {
 		emit_probe(t, it, it->i.width, 0, false);
 		e8(e, w ? 0x4f : 0x47); /* mov r11, [r11 + r10] */
@@ -253,6 +253,8 @@ static void emit_divide(struct trans *t, const struct item *it)
 		e_rr(e, w, 0x39, RDX, T_INDEX); /* cmp */
 		leave_to_helper(t, it, CC_NE);
 	}
+	if (it->live_after)
+		flags_to_host(t); /* leaves T_ADDR alone */
 	e_rex(e, w, 0, 0, T_ADDR);
 	e8(e, 0xf7);
 	e8(e, (uint8_t)((it->i.mnemonic == ZYDIS_MNEMONIC_DIV ? 0xf0 : 0xf8) | (T_ADDR & 7)));
@@ -572,6 +574,10 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2])
 		return NULL;
 	}
 	bt->translated_insns += t->count;
+	if (bt->perf_map)
+		fprintf(bt->perf_map, "%lx %lx guest_%lx_%s\n", (unsigned long)b->main,
+			(unsigned long)((const char *)e_here(&t->e) - (const char *)b->main),
+			(unsigned long)first->rip, t->key & MODE_KEY_CPL3 ? "user" : "kernel");
 	return b;
 }
 

@@ -11,6 +11,7 @@ static void load_mxcsr(struct soft_cpu *c, const struct insn *i, enum form_check
 	uint32_t v = cpu_read32(c, i->seg, cpu_ea(c, i));
 	if (v & ~hostexec_mxcsr_mask())
 		cpu_gp0(c);
+	cpu_note_mxcsr(c, v);
 	*guest_mxcsr(c) = v;
 }
 

@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "cpu/bt/bt_cpu.h"
 #include "cpu/decode/insn.h"
@@ -221,6 +222,16 @@ void cpu_check_io(struct soft_cpu *c, uint16_t port, unsigned size);
 /* Sets RFLAGS as an instruction may: bits outside mask keep their value; reserved bits right;
  * updates the mode when TF, VM or AC changed. */
 void cpu_set_flags(struct soft_cpu *c, uint64_t value, uint64_t mask);
+
+/* MXCSR is about to be loaded: translations depend on whether it masks all exceptions. */
+static inline void cpu_note_mxcsr(struct soft_cpu *c, uint32_t v)
+{
+	uint32_t old;
+
+	memcpy(&old, c->s.xsave.bytes + XSAVE_MXCSR, sizeof(old));
+	if ((old ^ v) & 0x1f80)
+		c->bt.mode_known = false;
+}
 
 /* The handler of a system instruction, or NULL when the mnemonic is none. Sets i's flags. */
 typedef void op_fn(struct soft_cpu *c, const struct insn *i);

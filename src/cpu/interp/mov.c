@@ -282,6 +282,11 @@ static void op_nop(struct soft_cpu *c, const struct insn *i)
 	(void)i;
 }
 
+bool insn_does_nothing(const struct insn *i)
+{
+	return i->fn == op_nop;
+}
+
 static op_fn *lea_form(const struct insn *i)
 {
 	if (i->width == 2)

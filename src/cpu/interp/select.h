@@ -20,6 +20,9 @@ op_fn *string_select(const struct decoded *d, struct insn *i);
 op_fn *port_select(const struct decoded *d, struct insn *i);
 op_fn *bcd_select(const struct decoded *d, struct insn *i);
 
+/* Has the selected handler no effect at all? (NOP and PAUSE have encodings that mean others.) */
+bool insn_does_nothing(const struct insn *i);
+
 /* Asks them all; what nobody takes raises #UD. Never NULL. */
 op_fn *insn_select(const struct decoded *d, struct insn *i);
 

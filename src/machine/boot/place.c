@@ -177,7 +177,9 @@ int boot_file_to_ram(struct boot *b, const struct boot_file *f, uint64_t offset,
 				      "cannot be put at address 0x%llx (%llu bytes): "
 				      "that is not RAM",
 				      (unsigned long long)gpa, (unsigned long long)len);
-	return boot_file_read(f, offset, to, len);
+	int rc = boot_file_read(f, offset, to, len);
+	mem_written(b->mem, gpa, len);
+	return rc;
 }
 
 int boot_zero(struct boot *b, uint64_t gpa, uint64_t len)
@@ -186,8 +188,10 @@ int boot_zero(struct boot *b, uint64_t gpa, uint64_t len)
 
 	if (len && !to)
 		return -EFAULT;
-	if (len)
+	if (len) {
 		memset(to, 0, len);
+		mem_written(b->mem, gpa, len);
+	}
 	return 0;
 }
 

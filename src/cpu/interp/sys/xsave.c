@@ -138,6 +138,7 @@ static uint32_t mxcsr(const struct soft_cpu *c)
 
 static void set_mxcsr(struct soft_cpu *c, uint32_t v)
 {
+	cpu_note_mxcsr(c, v);
 	put32(c->s.xsave.bytes + XSAVE_MXCSR, v);
 }
 
