@@ -333,7 +333,10 @@ static void cold_helper(struct trans *t, const struct cold *k)
 		return;
 	if (k->resume_flags == FLAGS_HOST || k->resume_flags == FLAGS_BOTH)
 		emit_unpark(&t->e);
-	e_jmp(&t->e, run_address(t, k->resume));
+	if (k->resume_vec)
+		cold_vec(t, k); /* the helper has put it away */
+	else
+		e_jmp(&t->e, run_address(t, k->resume));
 }
 
 void emit_cold(struct trans *t)

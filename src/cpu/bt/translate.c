@@ -375,6 +375,7 @@ void emit_item(struct trans *t, struct item *it)
 			continue;
 		t->cold[n].resume = goes_on ? t->e.p : NULL;
 		t->cold[n].resume_flags = t->flags;
+		t->cold[n].resume_vec = t->vec_ready;
 	}
 }
 

@@ -70,6 +70,7 @@ struct trans {
 		const uint8_t *retry; /* as it runs */
 		uint8_t *resume; /* where to go on, writable view */
 		enum flags_at resume_flags;
+		bool resume_vec; /* the vector state is loaded there */
 		uint64_t rip;
 		struct bt_exit *exit;
 		uint8_t size, write, class;
