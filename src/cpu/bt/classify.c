@@ -379,6 +379,7 @@ static enum kind branch_kind(const struct trans *t, const struct item *it)
 		return KIND_RET;
 	default:
 		return it->d.z.meta.category == ZYDIS_CATEGORY_COND_BR &&
+				       it->d.z.meta.isa_set != ZYDIS_ISA_SET_RTM &&
 				       it->i.mnemonic != ZYDIS_MNEMONIC_JCXZ &&
 				       it->i.mnemonic != ZYDIS_MNEMONIC_JECXZ &&
 				       it->i.mnemonic != ZYDIS_MNEMONIC_JRCXZ &&

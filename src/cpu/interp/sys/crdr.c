@@ -176,6 +176,7 @@ static void op_clts(struct soft_cpu *c, const struct insn *i)
 	need_cpl0(c);
 	c->vcpu.stats.count[EXIT_CR_WRITE]++;
 	c->s.cr0 &= ~CR0_TS;
+	cpu_update_mode(c);
 }
 
 static void op_lmsw(struct soft_cpu *c, const struct insn *i)
@@ -277,6 +278,7 @@ op_fn *crdr_select(const struct decoded *d, struct insn *i)
 	case ZYDIS_MNEMONIC_MOV:
 		return mov_select_crdr(d, i);
 	case ZYDIS_MNEMONIC_CLTS:
+		i->flags |= INSN_END;
 		return op_clts;
 	case ZYDIS_MNEMONIC_LMSW:
 		i->flags |= INSN_END;

@@ -410,6 +410,7 @@ static void op_xsetbv(struct soft_cpu *c, const struct insn *i)
 	    ((v & XCR0_AVX) && !(v & XCR0_SSE)))
 		cpu_gp0(c);
 	c->s.xcr0 = v;
+	cpu_update_mode(c);
 }
 
 op_fn *xsave_select(const struct decoded *d, struct insn *i)
@@ -429,7 +430,8 @@ op_fn *xsave_select(const struct decoded *d, struct insn *i)
 		{ZYDIS_MNEMONIC_XGETBV, op_xgetbv},	{ZYDIS_MNEMONIC_XSETBV, op_xsetbv},
 	};
 
-	(void)i;
+	if (d->z.mnemonic == ZYDIS_MNEMONIC_XSETBV)
+		i->flags |= INSN_END;
 	for (unsigned n = 0; n < sizeof(table) / sizeof(table[0]); n++)
 		if (table[n].mnemonic == d->z.mnemonic)
 			return table[n].fn;
