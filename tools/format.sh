@@ -27,7 +27,16 @@ files=$(find src tests fuzz -name '*.[ch]' 2>/dev/null | sort)
 set -- $files
 case $mode in
 --write) exec "$tool" -i "$@" ;;
---check) exec "$tool" --dry-run --Werror "$@" ;;
+--check)
+    result=0
+    for file in "$@"; do
+        if ! "$tool" --dry-run --Werror "$file" 2>/dev/null; then
+            echo "$file: not laid out as .clang-format says; make format mends it"
+            result=1
+        fi
+    done
+    exit $result
+    ;;
 *)
     say format "usage: tools/format.sh --write | --check"
     exit 2
