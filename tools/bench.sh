@@ -9,6 +9,6 @@ if [ ! -f bench/run.py ]; then
     say bench "there is no bench/run.py in this tree: nothing to measure"
     exit 1
 fi
-tools/deps.sh guest bench
+tools/deps.sh build guest bench
 tools/build.sh
 HANOK="$PWD/$(build_dir)/hanok" exec "$PYTHON" bench/run.py

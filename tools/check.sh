@@ -52,7 +52,7 @@ guests() {
     return $result
 }
 
-tools/deps.sh guest check
+tools/deps.sh build guest check
 step build tools/build.sh
 if [ -n "$failed" ]; then
     echo "check: the build failed"

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 . tools/lib.sh
 
-tools/deps.sh guest
+tools/deps.sh build guest
 tools/build.sh
 guest=$(tools/guest.sh cloud)
 kernel=$(printf '%s\n' "$guest" | sed -n 's/^kernel=//p')
