@@ -19,7 +19,7 @@
  * were filled with such is kept in a list, so that a flush costs what was used and not the size of
  * the tables.
  */
-enum { TLB_ENTRIES = 1024, TLB_CODE_ENTRIES = 256, TLB_LOCAL_MAX = 512 };
+enum { TLB_ENTRIES = 4096, TLB_CODE_ENTRIES = 256, TLB_LOCAL_MAX = 2048 };
 #define TLB_CODE_EMPTY UINT64_MAX
 
 struct tlb_entry {

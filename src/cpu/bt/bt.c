@@ -254,6 +254,13 @@ static void find_mode(struct soft_cpu *c)
 	c->bt.mode_known = true;
 	if (!key)
 		return;
+	/* Without the lock first: keys are only added, but for a flush, when nobody is here. */
+	for (unsigned n = 0; n < BT_MODES; n++) {
+		if (c->translator->mode_keys[n] == key) {
+			c->bt.mode = (uint8_t)n;
+			return;
+		}
+	}
 	lock(c);
 	unsigned mode = bt_mode_index(c->translator, key);
 	if (mode == BT_MODES) {
@@ -384,18 +391,29 @@ static const void *find_slowly(struct soft_cpu *c, const struct code_at *at, boo
 	return where;
 }
 
+/* Among the blocks entered before. */
+static const void *find_known(const struct soft_cpu *c, uint64_t rip)
+{
+	const struct bt_cpu *k = &c->bt;
+	unsigned slot = bt_jump_slot(rip);
+	const struct bt_block *b = k->lookup[slot].block;
+
+	if (k->lookup[slot].rip != rip || !b || b->dead || b->page2 || b->mode != k->mode ||
+	    k->page_id[k->mode][(rip >> MEM_PAGE_SHIFT) % BT_CODE_PAGES] != b->page)
+		return NULL;
+	return k->lookup[slot].where;
+}
+
 static const void *find_entry(struct soft_cpu *c)
 {
 	struct bt_cpu *k = &c->bt;
 	uint64_t rip = c->s.rip;
 	struct bt_exit *x = k->exit;
 	bool link = x && x->rip == rip && x->mode == k->mode;
-	unsigned slot = bt_jump_slot(rip);
-	struct bt_block *b = k->lookup[slot].rip == rip ? k->lookup[slot].block : NULL;
+	const void *known = link ? NULL : find_known(c, rip);
 
-	if (!link && b && !b->dead && !b->page2 && b->mode == k->mode &&
-	    k->page_id[k->mode][(rip >> MEM_PAGE_SHIFT) % BT_CODE_PAGES] == b->page)
-		return k->lookup[slot].where;
+	if (known)
+		return known;
 
 	struct code_at at = {.rip = rip, .gpa = {0, UINT64_MAX}};
 	bool across = false;
@@ -460,15 +478,36 @@ static bool interpret(struct soft_cpu *c, const struct insn *i)
 	c->break_block = false;
 	i->fn(c, i);
 	c->s.rip = c->next_rip;
+	/* Inside of a block nothing is let in before the instruction after STI (translate.c). */
+	if (i->mnemonic == ZYDIS_MNEMONIC_STI && !(i->flags & INSN_END))
+		c->s.shadow = SHADOW_NONE;
 	park(c);
 	return !(i->flags & INSN_END) && c->s.rip == next && !c->break_block && !c->careful && !c->s.shadow &&
 	       !c->pending_dr6 && c->bt.mode_known && flushes == atomic_load(&c->translator->flushes);
 }
 
+/* After an instruction that ends its block: where to go on without a trip through run(), if there
+ * is nothing to look at and the block is known. */
+static const void *next_block(struct soft_cpu *c)
+{
+	uint32_t req = atomic_load_explicit(&c->vcpu.requests, memory_order_relaxed);
+
+	if ((req & c->bt.request_mask) || c->careful || c->s.shadow || c->pending_dr6 ||
+	    c->s.nmi_pending || c->s.activity != ACTIVITY_RUNNING)
+		return NULL;
+	if (!c->bt.mode_known)
+		find_mode(c);
+	return c->bt.runnable ? find_known(c, c->s.rip) : NULL;
+}
+
 const void *bt_helper(struct soft_cpu *c, const struct insn *i)
 {
+	uint32_t flushes = atomic_load(&c->translator->flushes);
+
 	unpark(c);
-	return interpret(c, i) ? (const void *)c->bt.resume : NULL;
+	if (interpret(c, i))
+		return (const void *)c->bt.resume;
+	return flushes == atomic_load(&c->translator->flushes) ? next_block(c) : NULL;
 }
 
 const void *bt_slow(struct soft_cpu *c, uint64_t gva, const struct bt_access *a)

@@ -461,6 +461,13 @@ static enum kind special_kind(const struct trans *t, const struct item *it)
 	case ZYDIS_MNEMONIC_STOSD:
 	case ZYDIS_MNEMONIC_STOSQ:
 		return plain_rep(t, it) ? KIND_REP : KIND_HELPER;
+	case ZYDIS_MNEMONIC_CLI:
+		return KIND_HELPER_ON;
+	case ZYDIS_MNEMONIC_STI:
+		return KIND_STI;
+	case ZYDIS_MNEMONIC_SWAPGS:
+		return (t->key & MODE_KEY_64) && !(t->key & MODE_KEY_CPL3) ? KIND_SWAPGS
+									   : KIND_HELPER;
 	case ZYDIS_MNEMONIC_STAC:
 		return t->key & MODE_KEY_SMAP ? KIND_STAC : KIND_HELPER_END;
 	case ZYDIS_MNEMONIC_CLAC:
@@ -484,12 +491,15 @@ static bool is_branch(const struct item *it)
 }
 
 /* VEX instructions of 32-bit code whose bytes do something else as 64-bit code: VEX.W counts for
- * general registers, bit 7 of a register in the immediate counts, and there are registers above 7
+ * general registers, the high bits of vvvv and of a register in the immediate count, and there are registers above 7
  * to clear. */
 static bool means_other_in_64bit(const struct item *it)
 {
 	if (it->d.z.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return false;
+	const uint8_t *v = it->i.bytes + it->d.z.raw.vex.offset;
+	if (v[0] == 0xc4 && !(v[2] & 0x40))
+		return true; /* the high bit of vvvv */
 	if (it->d.z.raw.vex.W && (it->reads | it->writes))
 		return true;
 	switch (it->i.mnemonic) {
@@ -519,6 +529,10 @@ void classify(struct trans *t, struct item *it)
 	it->kind = special_kind(t, it);
 	if (is_prefetch(it))
 		it->kind = KIND_NOP;
+	if (it->kind == KIND_HELPER_ON) {
+		it->kind = KIND_HELPER;
+		return;
+	}
 	if (it->kind != KIND_HELPER)
 		return;
 	/* The mode of FPU use hangs on it. */

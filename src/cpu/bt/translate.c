@@ -295,6 +295,18 @@ static void emit_access_check(struct trans *t, const struct item *it)
 	e8(e, (uint8_t)mode);
 }
 
+static void emit_swapgs(struct trans *t)
+{
+	struct emit *e = &t->e;
+	size_t base = OFF(s.seg) + SEG_GS * sizeof(struct segment) + offsetof(struct segment, base);
+
+	e_load(e, T_ADDR, base);
+	e_load(e, T_INDEX, OFF(s.kernel_gs_base));
+	e_store(e, OFF(s.kernel_gs_base), T_ADDR);
+	e_store(e, base, T_INDEX);
+	e_store(e, OFF(seg_base) + SEG_GS * sizeof(uint64_t), T_INDEX);
+}
+
 void emit_vec_ready(struct trans *t, const struct item *it)
 {
 	flags_clobber(t, it->live_before);
@@ -330,6 +342,13 @@ void emit_item(struct trans *t, struct item *it)
 	switch (it->kind) {
 	case KIND_HELPER:
 		emit_helper(t, it, false);
+		break;
+	case KIND_STI:
+		/* As the last of a block it leaves to C, which knows of the interrupt shadow. */
+		emit_helper(t, it, it == &t->item[t->count - 1]);
+		break;
+	case KIND_SWAPGS:
+		emit_swapgs(t);
 		break;
 	case KIND_HELPER_END:
 		emit_helper(t, it, true);
@@ -438,7 +457,7 @@ static void find_live_flags(struct trans *t)
 		if (ends_block(it) || it->kind == KIND_JCC)
 			live = FLAGS_ARITH;
 		it->live_after = live;
-		if (it->kind == KIND_HELPER || ends_block(it) || it->kind == KIND_JCC)
+		if (it->kind == KIND_HELPER || it->kind == KIND_STI || ends_block(it) || it->kind == KIND_JCC)
 			live = FLAGS_ARITH;
 		else if (it->kind != KIND_NOP)
 			live = (live & ~it->flags_written) | it->flags_read;
@@ -453,6 +472,7 @@ static bool clobbers_flags(const struct item *it)
 	case KIND_LEA:
 	case KIND_NOP:
 	case KIND_INC_DEC:
+	case KIND_SWAPGS:
 	case KIND_JUMP:
 	case KIND_JCC:
 		return it->vec;
@@ -512,7 +532,8 @@ static void emit_all(struct trans *t)
 		bool last = n + (g.count ? g.count : 1) == t->count || it->kind == KIND_JCC;
 		bool free = !it->live_before || t->flags == FLAGS_PARKED || t->flags == FLAGS_BOTH;
 
-		if (poll && (free || last)) {
+		bool shadow = n && t->item[n - 1].kind == KIND_STI;
+		if (poll && (free || last) && !shadow) {
 			emit_poll(t, it);
 			poll = false;
 		}

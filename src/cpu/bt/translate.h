@@ -8,7 +8,8 @@
 
 enum kind {
 	KIND_HELPER,	 /* the interpreter's handler, then go on */
-	KIND_HELPER_END, /* the same, then back to C */
+	KIND_HELPER_END, /* the same, then to wherever RIP is */
+	KIND_HELPER_ON,	 /* within classify.c: a helper, though it ends blocks elsewhere */
 	KIND_COPY,	 /* no memory operand: the bytes as they are */
 	KIND_MEMORY,	 /* one memory operand, which is reached by a probe */
 	KIND_NOP,
@@ -27,6 +28,8 @@ enum kind {
 	KIND_CALL,
 	KIND_CALL_IND,
 	KIND_RET,
+	KIND_STI,
+	KIND_SWAPGS,
 	KIND_STAC,
 	KIND_CLAC,
 };

@@ -225,13 +225,23 @@ static bool segment_is_flat(const struct soft_cpu *c, unsigned n)
 {
 	const struct segment *s = &c->s.seg[n];
 
-	if (c->mode == MODE_64)
-		return true;
 	if (s->base || s->limit != UINT32_MAX || (s->attr & SEG_UNUSABLE))
 		return false;
 	if (!(c->s.cr0 & CR0_PE))
 		return true;
 	return (s->attr & (SEG_TYPE_CODE | SEG_TYPE_DC | SEG_TYPE_WR)) == SEG_TYPE_WR;
+}
+
+static void update_segments(struct soft_cpu *c)
+{
+	bool wide = c->mode == MODE_64;
+
+	c->seg_flat = 0;
+	for (unsigned n = 0; n < SEG_NR; n++) {
+		c->seg_base[n] = wide && n != SEG_FS && n != SEG_GS ? 0 : c->s.seg[n].base;
+		if (!c->align_check && (wide || segment_is_flat(c, n)))
+			c->seg_flat |= 1u << n;
+	}
 }
 
 void cpu_update_mode(struct soft_cpu *c)
@@ -255,12 +265,12 @@ void cpu_update_mode(struct soft_cpu *c)
 		c->data_class = MMU_KERNEL_USER;
 	c->align_check = c->cpl == 3 && (s->cr0 & CR0_AM) && (s->rflags & FLAG_AC);
 
-	c->seg_flat = 0;
-	for (unsigned n = 0; n < SEG_NR; n++) {
-		bool base = c->mode != MODE_64 || n == SEG_FS || n == SEG_GS;
-		c->seg_base[n] = base ? s->seg[n].base : 0;
-		if (!c->align_check && segment_is_flat(c, n))
-			c->seg_flat |= 1u << n;
+	update_segments(c);
+	c->bt.mode_known = false;
+	if (!(s->dr7 & 0xff) && !c->debug.points && !c->watching) { /* the common case */
+		c->careful_near = false;
+		c->careful = c->debug.step || (s->rflags & (FLAG_TF | FLAG_RF));
+		return;
 	}
 
 	bool watching = false, breakpoints = false;
@@ -281,7 +291,6 @@ void cpu_update_mode(struct soft_cpu *c)
 	if (watching && !c->watching)
 		tlb_flush(&c->tlb, false);
 	c->watching = watching;
-	c->bt.mode_known = false;
 	c->careful = c->debug.step || (s->rflags & (FLAG_TF | FLAG_RF));
 	c->careful_near = (breakpoints || watching) && !c->careful;
 	c->careful |= c->careful_near;
