@@ -119,9 +119,12 @@ static bool look_at_operands(struct item *it)
 				it->reads |= 1u << n;
 			if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) {
 				it->writes |= 1u << n;
-				/* Part of the register, or perhaps not at all: the rest is kept. */
+				/* Part of the register, or perhaps not at all: the rest is kept.
+				 * So it is with a source of zero. */
 				if (op->size < 32 ||
-				    !(op->actions & ZYDIS_OPERAND_ACTION_WRITE))
+				    !(op->actions & ZYDIS_OPERAND_ACTION_WRITE) ||
+				    it->i.mnemonic == ZYDIS_MNEMONIC_BSF ||
+				    it->i.mnemonic == ZYDIS_MNEMONIC_BSR)
 					it->reads |= 1u << n;
 			}
 			if (high && (it->i.flags & INSN_MEM))

@@ -51,23 +51,26 @@ void emit_rep(struct trans *t, const struct item *it)
 	e_alu_ri(e, true, ALU_CMP, T_INDEX, (int32_t)(MEM_PAGE_BYTES / size - 1));
 	leave_to_helper(t, it, CC_A);
 
-	emit_probe_stack(t, it, RDI, 0, size, true);
-	check_room(t, it);
 	if (stos) {
+		emit_probe_stack(t, it, RDI, 0, size, true);
+		check_room(t, it);
 		e_lea(e, true, T_ADDR, RDI, RCX, size, 0);
 		e_mov_rr(e, RDI, T_INDEX);
 		emit_host_rep(t, it, true);
 		e_mov_rr(e, RDI, T_ADDR);
 		return;
 	}
-	e_store(e, OFF(bt.scratch), T_INDEX);
+	/* The source first: where neither is there, the fault is its. */
 	emit_probe_stack(t, it, RSI, 0, size, false);
 	check_room(t, it);
-	e_bytes(e, "\x4c\x87\xd6", 3); /* xchg rsi, r10 */
+	e_store(e, OFF(bt.scratch), T_INDEX);
+	emit_probe_stack(t, it, RDI, 0, size, true);
+	check_room(t, it);
+	e_bytes(e, "\x4c\x87\xd7", 3); /* xchg rdi, r10 */
 	e_lea(e, true, T_INDEX, T_INDEX, RCX, size, 0);
-	e_lea(e, true, T_ADDR, RDI, RCX, size, 0);
-	e_load(e, RDI, OFF(bt.scratch));
+	e_lea(e, true, T_ADDR, RSI, RCX, size, 0);
+	e_load(e, RSI, OFF(bt.scratch));
 	emit_host_rep(t, it, false);
-	e_mov_rr(e, RSI, T_INDEX);
-	e_mov_rr(e, RDI, T_ADDR);
+	e_mov_rr(e, RDI, T_INDEX);
+	e_mov_rr(e, RSI, T_ADDR);
 }
