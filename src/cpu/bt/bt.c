@@ -279,6 +279,8 @@ static void park(struct soft_cpu *c)
 {
 	c->bt.flags = (uint32_t)(((c->s.rflags & 0xd5) | FLAG_R1) << 8 | (c->s.rflags >> 11 & 1));
 	c->bt.request_mask = (c->s.rflags & FLAG_IF) ? UINT32_MAX : ~(uint32_t)VCPU_REQ_IRQ;
+	if (c->translator->stress.interrupts)
+		c->bt.request_mask = 0; /* it comes back anyway, having got on by one */
 }
 
 static void unpark(struct soft_cpu *c)
@@ -291,6 +293,8 @@ static void remember(struct soft_cpu *c, struct bt_block *b, uint64_t rip, const
 	struct bt_cpu *k = &c->bt;
 	const void *jump = bt_entry(c->translator, b, ENTRY_JUMP);
 
+	if (c->translator->stress.on && bt_stress_comes_back(c->translator))
+		jump = NULL;
 	unsigned slot = bt_jump_slot(rip);
 	k->lookup[slot].rip = rip;
 	k->lookup[slot].block = b;
@@ -440,6 +444,11 @@ void bt_run(struct soft_cpu *c)
 		interp_run_block(c);
 		return;
 	}
+	if (bt->stress.on && bt_stress_interprets(bt)) {
+		c->bt.exit = NULL;
+		interp_run_block(c);
+		return;
+	}
 	const void *where = find_entry(c);
 	c->bt.exit = NULL;
 	if (!where) {
@@ -478,8 +487,10 @@ static bool interpret(struct soft_cpu *c, const struct insn *i)
 	c->break_block = false;
 	i->fn(c, i);
 	c->s.rip = c->next_rip;
-	/* Inside of a block nothing is let in before the instruction after STI (translate.c). */
-	if (i->mnemonic == ZYDIS_MNEMONIC_STI && !(i->flags & INSN_END))
+	/* Inside of a block nothing is let in before the instruction after STI (translate.c); with
+	 * an interrupt waiting, leave, so that it comes right after that instruction. */
+	if (i->mnemonic == ZYDIS_MNEMONIC_STI && !(i->flags & INSN_END) &&
+	    !(atomic_load(&c->vcpu.requests) & VCPU_REQ_IRQ))
 		c->s.shadow = SHADOW_NONE;
 	park(c);
 	return !(i->flags & INSN_END) && c->s.rip == next && !c->break_block && !c->careful && !c->s.shadow &&
@@ -492,7 +503,8 @@ static const void *next_block(struct soft_cpu *c)
 {
 	uint32_t req = atomic_load_explicit(&c->vcpu.requests, memory_order_relaxed);
 
-	if ((req & c->bt.request_mask) || c->careful || c->s.shadow || c->pending_dr6 ||
+	if ((c->translator->stress.on && bt_stress_comes_back(c->translator)) ||
+	    (req & c->bt.request_mask) || c->careful || c->s.shadow || c->pending_dr6 ||
 	    c->s.nmi_pending || c->s.activity != ACTIVITY_RUNNING)
 		return NULL;
 	if (!c->bt.mode_known)
@@ -569,6 +581,11 @@ static int bt_create(const struct engine_config *config, struct engine **out, st
 	}
 	pthread_mutex_init(&bt->lock, NULL);
 	bt->has_avx = hostexec_supports(ZYDIS_ISA_SET_AVX);
+	r = bt_stress_init(bt, err);
+	if (r < 0) {
+		bt_destroy(e);
+		return r;
+	}
 	if (config->perf_map) {
 		char path[64];
 		snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());

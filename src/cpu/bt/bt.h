@@ -132,6 +132,12 @@ struct bt_access {
 	uint8_t unaligned; /* address bits that raise #GP, before any #PF */
 };
 
+struct bt_stress {
+	bool on; /* one of the two */
+	bool interrupts, switching;
+	_Atomic uint64_t lots;
+};
+
 struct bt {
 	pthread_mutex_t lock; /* all below but what says otherwise; never held while a guest runs */
 	struct code_mem code;
@@ -164,6 +170,7 @@ struct bt {
 	_Atomic bool flushing;
 	struct soft_cpu *flusher;
 	bool has_avx;
+	struct bt_stress stress;
 	FILE *perf_map; /* with --perf-map */
 };
 
@@ -208,6 +215,17 @@ static inline bool bt_has_code(const struct bt *bt, uint64_t gpa)
 }
 struct emit bt_emit_begin(struct bt *bt, size_t most);
 const void *bt_emit_end(struct bt *bt, struct emit *e);
+
+/* ---- stress.c: asked only where stress.on ---- */
+
+/* By HANOK_BT_STRESS. 0, or -EINVAL with err set. */
+int bt_stress_init(struct bt *bt, struct error *err);
+/* How many instructions the next block may have. */
+unsigned bt_stress_items(struct bt *bt, unsigned most);
+/* Is a block left to C, instead of going on to another one? */
+bool bt_stress_comes_back(struct bt *bt);
+/* Is the next block interpreted? */
+bool bt_stress_interprets(struct bt *bt);
 
 /* ---- thunks.c ---- */
 

@@ -285,6 +285,8 @@ void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
 
 	if (x->linked || to->dead || x->from->dead)
 		return;
+	if (bt->stress.on && bt_stress_comes_back(bt))
+		return;
 	if (same_page)
 		kind = host ? ENTRY_HOST : ENTRY_PARKED;
 	else

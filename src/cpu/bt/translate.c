@@ -434,8 +434,9 @@ static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *bytes, uns
 static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
 {
 	unsigned at = rip & ~PAGE_MASK;
+	unsigned most = t->bt->stress.on ? bt_stress_items(t->bt, ITEMS_MAX) : ITEMS_MAX;
 
-	while (t->count < ITEMS_MAX && at < MEM_PAGE_BYTES) {
+	while (t->count < most && at < MEM_PAGE_BYTES) {
 		const struct item *it = &t->item[t->count];
 
 		if (!decode_item(t, rip, hva_page + at, MEM_PAGE_BYTES - at))
