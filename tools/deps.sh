@@ -17,7 +17,7 @@ packages_of() {
     guest) echo "python3 xz-utils" ;;
     check) echo "python3-pytest python3-pexpect qemu-system-x86 gdb clang-format shellcheck" ;;
     fuzz) echo "clang llvm $(clang_runtime)" ;;
-    bench) echo "qemu-system-x86 python3" ;;
+    bench) echo "gcc libc6-dev mmdebstrap qemu-system-x86 python3" ;;
     *)
         say deps "no set named '$1'; there are build, guest, check, fuzz and bench"
         return 2
