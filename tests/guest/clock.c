@@ -213,7 +213,8 @@ static void rates(void)
 	check_range("IRQ0 in mode 2: 50 in 500 ms", irqs_in_500_ms(50), 37, 63);
 	pit_start(0, 3, 11932);
 	check_range("IRQ0 in mode 3: 50 in 500 ms", irqs_in_500_ms(50), 37, 63);
-	pit_start(0, 0, 1193);
+	pit_start(0, 0, 11932);
+	pic_init(0xfe, 0xff); /* forgets an edge of the mode before */
 	irqs = 0;
 	sti();
 	delay_us(50000);
@@ -292,6 +293,10 @@ static void rtc(void)
 	}
 	check_eq("seconds go up by one", step, 1);
 	check_range("a second is one (PM timer)", span, 750000, 1250000);
+	bool updating = false;
+	for (u32 i = 0; i < 20000000 && !updating; i++)
+		updating = cmos(10) & 0x80;
+	check("the update-in-progress flag is set at times", updating);
 	u8 minute = cmos(2);
 	cmos_set(11, 0x06);
 	u8 binary_minute = cmos(2);

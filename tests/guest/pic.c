@@ -86,8 +86,7 @@ static void rtc_periodic(bool on)
 static void enable_briefly(void)
 {
 	sti();
-	for (int i = 0; i < 100; i++)
-		pause();
+	delay_us(300);
 	cli();
 }
 

@@ -442,6 +442,13 @@ static void job_dekker(void)
 	}
 }
 
+/* RDTSC waits for nothing before it (SDM 2, RDTSC): a fence keeps it behind the load of the turn. */
+static u64 rdtsc_ordered(void)
+{
+	asm volatile("lfence" ::: "memory");
+	return rdtsc();
+}
+
 static volatile u64 clock_here;
 static volatile u32 clock_turn, clock_back;
 
@@ -450,7 +457,7 @@ static void job_clock(void)
 	for (u32 i = 0; i < 2000; i++) {
 		while (!(clock_turn & 1))
 			pause();
-		u64 now = rdtsc();
+		u64 now = rdtsc_ordered();
 		clock_back += now < clock_here;
 		clock_here = now;
 		clock_turn++;
@@ -490,7 +497,7 @@ static void ordering(void)
 	for (u32 i = 0; i < 2000; i++) {
 		while (clock_turn & 1)
 			pause();
-		u64 now = rdtsc();
+		u64 now = rdtsc_ordered();
 		clock_back += now < clock_here;
 		clock_here = now;
 		clock_turn++;

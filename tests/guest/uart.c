@@ -202,8 +202,7 @@ static void interrupts(void)
 	irqs = 0;
 	sti();
 	wr(IER, 2);
-	for (u32 i = 0; i < 1000000 && !irqs; i++)
-		pause();
+	wait_for(&irqs, 1, 20000);
 	cli();
 	note("interrupt: IRQ4", irqs << 8 | (last_iir & 0x0f), 0x102);
 	wr(IER, 0);
