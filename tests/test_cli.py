@@ -416,7 +416,7 @@ def test_keys(terminal):
     vm.child.send("\x01h")
     vm.child.expect("Ctrl-A x.*Ctrl-A s.*help")
     vm.child.send("\x01s")
-    vm.child.expect(r"instructions .* MIPS")
+    vm.child.expect(r"engine .* instructions")
     vm.child.send("q")
     vm.child.expect("powered off")
     assert vm.end() == 0

@@ -70,18 +70,32 @@ static void print_exits(const struct exit_stats *s)
 	}
 }
 
+/* Translated code does not count what it runs: only interpretation knows its speed. */
+static void print_engine(struct machine *m, const struct totals *t)
+{
+	const char *name = machine_vcpu(m, 0)->ops->name;
+	const char *plural = machine_cpus(m) == 1 ? "" : "s";
+	double engine_s = (double)t->engine_ticks / (double)clock_tsc_hz();
+	uint64_t instructions = t->exits.instructions;
+
+	if (strcmp(name, "interp"))
+		terminal_say("engine %s, %u vCPU%s: %.3f s, %" PRIu64
+			     " instructions interpreted; translated ones are not counted",
+			     name, machine_cpus(m), plural, engine_s, instructions);
+	else
+		terminal_say("engine %s, %u vCPU%s: %" PRIu64 " instructions in %.3f s, %.1f MIPS",
+			     name, machine_cpus(m), plural, instructions, engine_s,
+			     engine_s > 0 ? (double)instructions / engine_s / 1e6 : 0.0);
+}
+
 void stats_print(struct machine *m, uint64_t wall_ns)
 {
 	struct totals t = sum(m);
 	struct rusage ru = {0};
-	double engine_s = (double)t.engine_ticks / (double)clock_tsc_hz();
 
 	getrusage(RUSAGE_SELF, &ru);
 	print_exits(&t.exits);
-	terminal_say("engine %s, %u vCPU%s: %" PRIu64 " instructions in %.3f s, %.1f MIPS",
-		     machine_vcpu(m, 0)->ops->name, machine_cpus(m),
-		     machine_cpus(m) == 1 ? "" : "s", t.exits.instructions, engine_s,
-		     engine_s > 0 ? (double)t.exits.instructions / engine_s / 1e6 : 0.0);
+	print_engine(m, &t);
 	terminal_say("wall %.3f s, host CPU %.3f s user, %.3f s system", (double)wall_ns / 1e9,
 		     seconds(ru.ru_utime), seconds(ru.ru_stime));
 	terminal_say("memory %.1f MiB resident, of it %.1f of the guest's %" PRIu64 " MiB",
