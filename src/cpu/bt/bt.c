@@ -233,8 +233,8 @@ static uint16_t mode_key(const struct soft_cpu *c)
 	}
 	if (c->cpl == 3)
 		key |= MODE_KEY_CPL3 | ((s->cr4 & CR4_TSD) ? MODE_KEY_TSD : 0);
-	else if (s->cr4 & CR4_SMAP)
-		key |= MODE_KEY_SMAP;
+	if (c->cpl == 0)
+		key |= MODE_KEY_CPL0 | ((s->cr4 & CR4_SMAP) ? MODE_KEY_SMAP : 0);
 	memcpy(&mxcsr, s->xsave.bytes + XSAVE_MXCSR, sizeof(mxcsr));
 	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR) &&
 	    (mxcsr & 0x1f80) == 0x1f80) {

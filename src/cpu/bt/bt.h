@@ -53,11 +53,12 @@ enum {
 	MODE_KEY_64 = 1,
 	MODE_KEY_CLASS = 2, /* two bits: enum mmu_class */
 	MODE_KEY_CPL3 = 8,
+	MODE_KEY_CPL0 = 2048,
 	MODE_KEY_SSE = 16,	/* SSE may be used and MXCSR masks everything */
 	MODE_KEY_AVX = 32,
 	MODE_KEY_FS = 64,	/* 32-bit code: FS has a full limit */
 	MODE_KEY_GS = 128,
-	MODE_KEY_SMAP = 256,	/* CR4.SMAP at CPL < 3: STAC and CLAC change the class */
+	MODE_KEY_SMAP = 256,	/* CR4.SMAP at CPL 0: STAC and CLAC change the class */
 	MODE_KEY_TSD = 512,	/* RDTSC is not allowed */
 	MODE_KEY_VALID = 1024,
 };
@@ -107,7 +108,7 @@ struct bt_page {
 };
 
 enum { BT_CPUS_MAX = 64, BT_PAGES_MAX = 1 << 16, BT_BLOCKS_MAX = 1 << 19, BT_EXITS_MAX = 1 << 20,
-       BT_HASH = 1 << 16, BT_INSNS_MAX = 1 << 18 };
+       BT_HASH = 1 << 18, BT_INSNS_MAX = 1 << 18 };
 
 /* Thunks: hand-made code at the front of code memory. */
 struct bt_thunks {

@@ -11,7 +11,7 @@
  */
 enum {
 	BT_MODES = 8,	      /* translation modes in use at a time */
-	BT_CODE_PAGES = 1024, /* slots of page_id, a mode */
+	BT_CODE_PAGES = 4096, /* slots of page_id, a mode */
 	BT_JUMPS = 8192,      /* slots of jump, a mode */
 	BT_FILLED_MAX = 512,
 	BT_LOOKUPS = 8192,

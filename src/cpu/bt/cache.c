@@ -115,7 +115,7 @@ const void *bt_emit_end(struct bt *bt, struct emit *e)
 
 static unsigned hash64(uint64_t v)
 {
-	return (unsigned)(v * UINT64_C(0x9e3779b97f4a7c15) >> 48) % BT_HASH;
+	return (unsigned)(v * UINT64_C(0x9e3779b97f4a7c15) >> 40) % BT_HASH;
 }
 
 uint32_t bt_page_id(struct bt *bt, uint64_t gva, uint64_t gpa, unsigned mode)

@@ -159,8 +159,8 @@ static bool shifts_by_cl(const struct item *it)
 	}
 }
 
-/* Undefined flags that processors leave as they were: then they are as good as read. (After logic
- * and shifts they are set to something that depends on the operands only.) */
+/* Undefined flags that processors leave as they were: then they are not written. (After logic and
+ * shifts they are set to something that depends on the operands only.) */
 static bool may_keep_undefined(ZydisMnemonic m)
 {
 	switch (m) {
@@ -189,9 +189,9 @@ static void look_at_flags(struct item *it)
 	if (!f)
 		return;
 	it->flags_read = f->tested & FLAGS_ARITH;
-	it->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_ARITH;
-	if (may_keep_undefined(it->i.mnemonic))
-		it->flags_read |= f->undefined & FLAGS_ARITH;
+	it->flags_written = (f->modified | f->set_0 | f->set_1) & FLAGS_ARITH;
+	if (!may_keep_undefined(it->i.mnemonic))
+		it->flags_written |= f->undefined & FLAGS_ARITH;
 	/* A count of zero leaves all flags alone. */
 	if (shifts_by_cl(it))
 		it->flags_read = FLAGS_ARITH;
@@ -344,8 +344,8 @@ static enum kind memory_kind(const struct trans *t, struct item *it)
 	case ZYDIS_MNEMONIC_BTS:
 	case ZYDIS_MNEMONIC_BTR:
 	case ZYDIS_MNEMONIC_BTC:
-		if (it->i.reg[1] != REG_NONE)
-			return KIND_HELPER; /* reaches beyond its operand */
+		if (it->i.reg[1] != REG_NONE) /* reaches beyond its operand */
+			return it->mem_bytes >= 4 && !homes ? KIND_BIT : KIND_HELPER;
 		break;
 	default:
 		break;
@@ -404,8 +404,10 @@ static bool plain_stack(const struct trans *t, const struct item *it)
 {
 	unsigned want = t->key & MODE_KEY_64 ? 8 : 4;
 
-	if (it->i.width != want || (it->i.flags & INSN_MEM))
+	if (it->i.width != want)
 		return false;
+	if (it->i.flags & INSN_MEM)
+		return it->i.mnemonic == ZYDIS_MNEMONIC_PUSH && plain_address(t, it);
 	if (it->d.op[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
 		return is_gpr_class(ZydisRegisterGetClass(it->d.op[0].reg.value));
 	return it->d.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
@@ -464,13 +466,30 @@ static enum kind special_kind(const struct trans *t, const struct item *it)
 	case ZYDIS_MNEMONIC_STOSD:
 	case ZYDIS_MNEMONIC_STOSQ:
 		return plain_rep(t, it) ? KIND_REP : KIND_HELPER;
+	case ZYDIS_MNEMONIC_RDTSCP:
+		return t->key & MODE_KEY_TSD ? KIND_HELPER : KIND_RDTSC;
+	case ZYDIS_MNEMONIC_LFENCE:
+	case ZYDIS_MNEMONIC_MFENCE:
+	case ZYDIS_MNEMONIC_SFENCE:
+		return KIND_COPY;
+	case ZYDIS_MNEMONIC_CLD:
+		return KIND_CLD;
+	case ZYDIS_MNEMONIC_PUSHFQ:
+		return KIND_PUSHF;
+	case ZYDIS_MNEMONIC_MOV:
+		return it->i.width >= 4 && !(it->i.flags & INSN_MEM) &&
+				       it->d.op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+				       ZydisRegisterGetClass(it->d.op[1].reg.value) ==
+					       ZYDIS_REGCLASS_SEGMENT
+			       ? KIND_MOV_SELECTOR
+			       : KIND_HELPER;
 	case ZYDIS_MNEMONIC_CLI:
-		return KIND_HELPER_ON;
+		return t->key & MODE_KEY_CPL0 ? KIND_CLI : KIND_HELPER;
 	case ZYDIS_MNEMONIC_STI:
-		return KIND_STI;
+		return t->key & MODE_KEY_CPL0 ? KIND_STI : KIND_HELPER;
 	case ZYDIS_MNEMONIC_SWAPGS:
-		return (t->key & MODE_KEY_64) && !(t->key & MODE_KEY_CPL3) ? KIND_SWAPGS
-									   : KIND_HELPER;
+		return (t->key & MODE_KEY_64) && (t->key & MODE_KEY_CPL0) ? KIND_SWAPGS
+									  : KIND_HELPER;
 	case ZYDIS_MNEMONIC_STAC:
 		return t->key & MODE_KEY_SMAP ? KIND_STAC : KIND_HELPER_END;
 	case ZYDIS_MNEMONIC_CLAC:
@@ -532,10 +551,6 @@ void classify(struct trans *t, struct item *it)
 	it->kind = special_kind(t, it);
 	if (is_prefetch(it))
 		it->kind = KIND_NOP;
-	if (it->kind == KIND_HELPER_ON) {
-		it->kind = KIND_HELPER;
-		return;
-	}
 	if (it->kind != KIND_HELPER)
 		return;
 	/* The mode of FPU use hangs on it. */

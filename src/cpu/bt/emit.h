@@ -93,6 +93,13 @@ static inline void e_mov_rr32(struct emit *e, unsigned dst, unsigned src)
 	e8(e, (uint8_t)(0xc0 | (src & 7) << 3 | (dst & 7)));
 }
 
+static inline void e_movsxd(struct emit *e, unsigned dst, unsigned src)
+{
+	e_rex(e, true, dst, 0, src);
+	e8(e, 0x63);
+	e8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+}
+
 static inline void e_mov_ri(struct emit *e, unsigned dst, uint64_t v)
 {
 	if (v <= UINT32_MAX) {

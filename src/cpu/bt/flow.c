@@ -135,6 +135,14 @@ static void store_register(struct trans *t, unsigned r)
 static void emit_push(struct trans *t, const struct item *it)
 {
 	flags_clobber(t, it->live_after);
+	if (it->i.flags & INSN_MEM) {
+		emit_probe(t, it, word(t), 0, false);
+		e_on_host(&t->e, wide(t), 0x8b, T_ADDR);
+		e_store(&t->e, OFF(bt.scratch), T_ADDR);
+		emit_probe_stack(t, it, RSP, -(int)word(t), word(t), true);
+		store_scratch(t);
+		return;
+	}
 	emit_probe_stack(t, it, RSP, -(int)word(t), word(t), true);
 	if (it->i.reg[0] != REG_NONE)
 		store_register(t, it->i.reg[0]);

@@ -106,7 +106,7 @@ static bool fits(const struct trans *t, struct plan *p, const struct item *it, b
 		return !(it->writes & 1u << p->g.base) &&
 		       !(it->kind == KIND_LEA && i->reg[0] == p->g.base);
 	case KIND_PUSH:
-		if (i->reg[0] == T_ADDR ||
+		if (i->reg[0] == T_ADDR || (i->flags & INSN_MEM) ||
 		    (i->reg[0] == REG_NONE && !fits32((int64_t)i->imm)) ||
 		    !take(p, RSP, p->delta - (int)size, size, 0, true))
 			return false;
@@ -145,7 +145,9 @@ void plan_group(const struct trans *t, unsigned first, struct group *g)
 	const struct item *start = &t->item[first];
 
 	g->count = 0;
-	if (start->kind != KIND_MEMORY && start->kind != KIND_PUSH && start->kind != KIND_POP)
+	if ((start->kind == KIND_PUSH && (start->i.flags & INSN_MEM)) ||
+	    (start->kind != KIND_MEMORY && start->kind != KIND_PUSH &&
+	     start->kind != KIND_POP))
 		return;
 	for (unsigned n = first; n < t->count; n++) {
 		bool last = false;

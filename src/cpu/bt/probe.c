@@ -101,6 +101,13 @@ void emit_address(struct trans *t, const struct item *it)
 		e_load(e, T_INDEX, OFF(seg_base) + i->seg * sizeof(uint64_t));
 		e_lea(e, t->key & MODE_KEY_64, T_ADDR, T_ADDR, T_INDEX, 1, 0);
 	}
+	if (it->kind == KIND_BIT) {
+		/* The bit's number is signed; whole units of it count from the address (SDM BT). */
+		bool wide_unit = it->mem_bytes == 8;
+		wide_unit ? e_mov_rr(e, T_INDEX, i->reg[1]) : e_movsxd(e, T_INDEX, i->reg[1]);
+		e_bytes(e, wide_unit ? "\x49\xc1\xfa\x06" : "\x49\xc1\xfa\x05", 4); /* sar r10, */
+		e_lea(e, t->key & MODE_KEY_64, T_ADDR, T_ADDR, T_INDEX, wide_unit ? 8 : 4, 0);
+	}
 }
 
 void emit_probe(struct trans *t, const struct item *it, unsigned size, unsigned align, bool write)

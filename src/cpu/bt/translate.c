@@ -210,7 +210,7 @@ void leave_to_helper(struct trans *t, const struct item *it, unsigned cc)
 	k->from = e_jcc_later(&t->e, cc);
 }
 
-static void e_rr(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned rm)
+void e_rr(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned rm)
 {
 	e_rex(e, w, reg, 0, rm);
 	e8(e, opcode);
@@ -261,52 +261,6 @@ static void emit_divide(struct trans *t, const struct item *it)
 	t->flags = FLAGS_HOST;
 }
 
-static void emit_rdtsc(struct trans *t, const struct item *it)
-{
-	struct emit *e = &t->e;
-
-	flags_clobber(t, it->live_after);
-	e_bytes(e, "\x0f\x31", 2);	    /* rdtsc */
-	e_bytes(e, "\x48\xc1\xe2\x20", 4); /* shl rdx, 32 */
-	e_bytes(e, "\x48\x09\xd0", 3);    /* or rax, rdx */
-	e_gs(e, true, 0x03, RAX, OFF(s.tsc_offset));
-	e_bytes(e, "\x48\x89\xc2", 3);    /* mov rdx, rax */
-	e_bytes(e, "\x48\xc1\xea\x20", 4); /* shr rdx, 32 */
-	e_bytes(e, "\x89\xc0", 2);	    /* mov eax, eax */
-}
-
-/* STAC and CLAC: RFLAGS.AC, and with it the class that the following accesses are translated for. */
-static void emit_access_check(struct trans *t, const struct item *it)
-{
-	struct emit *e = &t->e;
-	bool set = it->kind == KIND_STAC;
-	unsigned class = set ? MMU_KERNEL_USER : MMU_KERNEL;
-
-	flags_clobber(t, it->live_after);
-	e_gs(e, false, 0x81, set ? ALU_OR : ALU_AND, OFF(s.rflags));
-	e32(e, set ? (uint32_t)FLAG_AC : ~(uint32_t)FLAG_AC);
-	t->key = (uint16_t)((t->key & ~(3 * MODE_KEY_CLASS)) | class * MODE_KEY_CLASS);
-	unsigned mode = bt_mode_index(t->bt, t->key);
-	if (mode == BT_MODES)
-		t->failed = true;
-	e_gs(e, false, 0xc6, 0, OFF(data_class));
-	e8(e, (uint8_t)class);
-	e_gs(e, false, 0xc6, 0, OFF(bt.mode));
-	e8(e, (uint8_t)mode);
-}
-
-static void emit_swapgs(struct trans *t)
-{
-	struct emit *e = &t->e;
-	size_t base = OFF(s.seg) + SEG_GS * sizeof(struct segment) + offsetof(struct segment, base);
-
-	e_load(e, T_ADDR, base);
-	e_load(e, T_INDEX, OFF(s.kernel_gs_base));
-	e_store(e, OFF(s.kernel_gs_base), T_ADDR);
-	e_store(e, base, T_INDEX);
-	e_store(e, OFF(seg_base) + SEG_GS * sizeof(uint64_t), T_INDEX);
-}
-
 void emit_vec_ready(struct trans *t, const struct item *it)
 {
 	flags_clobber(t, it->live_before);
@@ -343,13 +297,6 @@ void emit_item(struct trans *t, struct item *it)
 	case KIND_HELPER:
 		emit_helper(t, it, false);
 		break;
-	case KIND_STI:
-		/* As the last of a block it leaves to C, which knows of the interrupt shadow. */
-		emit_helper(t, it, it == &t->item[t->count - 1]);
-		break;
-	case KIND_SWAPGS:
-		emit_swapgs(t);
-		break;
 	case KIND_HELPER_END:
 		emit_helper(t, it, true);
 		break;
@@ -371,15 +318,20 @@ void emit_item(struct trans *t, struct item *it)
 	case KIND_DIVIDE:
 		emit_divide(t, it);
 		break;
-	case KIND_RDTSC:
-		emit_rdtsc(t, it);
-		break;
 	case KIND_REP:
 		emit_rep(t, it);
 		break;
+	case KIND_STI:
+	case KIND_CLI:
+	case KIND_CLD:
+	case KIND_PUSHF:
+	case KIND_MOV_SELECTOR:
+	case KIND_SWAPGS:
 	case KIND_STAC:
 	case KIND_CLAC:
-		emit_access_check(t, it);
+	case KIND_RDTSC:
+	case KIND_BIT:
+		emit_system(t, it);
 		break;
 	case KIND_NOP:
 		break;
@@ -458,7 +410,7 @@ static void find_live_flags(struct trans *t)
 		if (ends_block(it) || it->kind == KIND_JCC)
 			live = FLAGS_ARITH;
 		it->live_after = live;
-		if (it->kind == KIND_HELPER || it->kind == KIND_STI || ends_block(it) || it->kind == KIND_JCC)
+		if (it->kind == KIND_HELPER || it->kind == KIND_PUSHF || ends_block(it) || it->kind == KIND_JCC)
 			live = FLAGS_ARITH;
 		else if (it->kind != KIND_NOP)
 			live = (live & ~it->flags_written) | it->flags_read;
@@ -474,6 +426,7 @@ static bool clobbers_flags(const struct item *it)
 	case KIND_NOP:
 	case KIND_INC_DEC:
 	case KIND_SWAPGS:
+	case KIND_MOV_SELECTOR:
 	case KIND_JUMP:
 	case KIND_JCC:
 		return it->vec;

@@ -9,7 +9,6 @@
 enum kind {
 	KIND_HELPER,	 /* the interpreter's handler, then go on */
 	KIND_HELPER_END, /* the same, then to wherever RIP is */
-	KIND_HELPER_ON,	 /* within classify.c: a helper, though it ends blocks elsewhere */
 	KIND_COPY,	 /* no memory operand: the bytes as they are */
 	KIND_MEMORY,	 /* one memory operand, which is reached by a probe */
 	KIND_NOP,
@@ -29,6 +28,11 @@ enum kind {
 	KIND_CALL_IND,
 	KIND_RET,
 	KIND_STI,
+	KIND_CLI,
+	KIND_CLD,
+	KIND_PUSHF,
+	KIND_MOV_SELECTOR,
+	KIND_BIT,	/* BT and kin with the bit's number in a register, in memory */
 	KIND_SWAPGS,
 	KIND_STAC,
 	KIND_CLAC,
@@ -127,11 +131,15 @@ void plan_group(const struct trans *t, unsigned first, struct group *g);
 void emit_group(struct trans *t, unsigned first, const struct group *g);
 void emit_cold_group(struct trans *t, const struct cold *k);
 
+/* ---- system.c ---- */
+void emit_system(struct trans *t, struct item *it);
+
 /* ---- string.c ---- */
 void emit_rep(struct trans *t, const struct item *it);
 
 /* ---- flow.c ---- */
 void emit_flow(struct trans *t, struct item *it);
+void store_scratch(struct trans *t);
 void emit_indirect(struct trans *t, const struct item *it, unsigned popped);
 void move_sp(struct trans *t, int by);
 /* Ends the block by going to rip in the present mode. */
@@ -145,6 +153,7 @@ void emit_copy(struct trans *t, const struct item *it);
 void emit_lea(struct trans *t, const struct item *it);
 void emit_vec_ready(struct trans *t, const struct item *it);
 bool needs_flags(const struct item *it);
+void e_rr(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned rm);
 /* Brings flags that are wanted later to safety before they are clobbered. */
 void flags_clobber(struct trans *t, uint32_t wanted);
 /* Carries the instruction out by its helper where the condition holds, in cold code. */
