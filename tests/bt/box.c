@@ -17,6 +17,10 @@ static int irq_ack(void *opaque)
 {
 	struct box *b = opaque;
 
+	/* As a level it would come again and again at the same place, unless the engine gets on by
+	 * one instruction each time. */
+	if (!b->irq_level)
+		vcpu_unrequest(b->vcpu, VCPU_REQ_IRQ);
 	return rng_percent(&b->irq_rng, b->irq_percent) ? IRQ_VECTOR : -1;
 }
 
@@ -41,25 +45,40 @@ static void ignore_ferr(void *opaque, bool level)
 /* ---- a watchdog over the box that runs ---- */
 
 static _Atomic(struct box *) running;
-static _Atomic time_t running_since;
+static _Atomic uint64_t running_since_ms;
 
-static time_t seconds(void)
+static uint64_t now_ms(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec;
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-static void *watch(void *unused)
+/* Asks for interrupts at no particular times. */
+static void *tick(void *unused)
 {
-	const struct timespec nap = {.tv_nsec = 200000000};
+	const struct timespec nap = {.tv_nsec = 20000};
 
 	(void)unused;
 	for (;;) {
 		nanosleep(&nap, NULL);
 		struct box *b = running;
-		if (b && seconds() - running_since > b->seconds)
+		if (b && b->irq_percent)
+			vcpu_request(b->vcpu, VCPU_REQ_IRQ);
+	}
+	return NULL;
+}
+
+static void *watch(void *unused)
+{
+	const struct timespec nap = {.tv_nsec = 20000000};
+
+	(void)unused;
+	for (;;) {
+		nanosleep(&nap, NULL);
+		struct box *b = running;
+		if (b && now_ms() - running_since_ms > b->patience_ms)
 			vcpu_request(b->vcpu, VCPU_REQ_KICK);
 	}
 	return NULL;
@@ -74,6 +93,17 @@ static void start_watchdog(void)
 		return;
 	pthread_detach(thread);
 	started = true;
+}
+
+void box_start_interrupts(struct box *b, unsigned percent)
+{
+	const char *stress = getenv("HANOK_BT_STRESS");
+	pthread_t thread;
+
+	b->irq_percent = percent;
+	b->irq_level = stress && !strncmp(stress, "interrupts", 10);
+	if (!b->irq_level && !pthread_create(&thread, NULL, tick, NULL))
+		pthread_detach(thread);
 }
 
 /* ---- memory ---- */
@@ -114,6 +144,8 @@ static void map_user(struct box *b, bool writable_code)
 	    PTE_P | PTE_U | PTE_NX);
 	map(b, LAZY_BASE, GPA_LAZY, LAZY_PAGES, PTE_W | PTE_U | PTE_NX);
 	map(b, SAFE_BASE, GPA_SAFE, 1, PTE_ALL | PTE_NX);
+	map(b, ALIAS_BASE, GPA_CODE, CODE_PAGES, PTE_ALL | PTE_NX);
+	map(b, ALT_BASE, GPA_ALT, ALT_PAGES, PTE_ALL);
 	map(b, STACK_BASE, GPA_STACK, STACK_PAGES, PTE_ALL | PTE_NX);
 }
 
@@ -138,7 +170,9 @@ static void make_descriptors(struct box *b)
 	box_put64(b, GPA_GDT + (SEL_CODE64 & ~7), UINT64_C(0x00affb000000ffff));
 	for (unsigned v = 0; v < 256; v++) {
 		uint64_t at = HIGH + GPA_KERNEL + 16 * v;
-		uint64_t type = v == 3 || v == 4 || v == END_VECTOR ? 0xee00 : 0x8e00;
+		uint64_t type = v == 3 || v == 4 || v == END_VECTOR || v == SWAP_VECTOR
+					? 0xee00
+					 : 0x8e00;
 		box_put64(b, GPA_IDT + 16 * v,
 			  (at & 0xffff) | SEL_KERNEL << 16 | type << 32 |
 				  (at >> 16 & 0xffff) << 48);
@@ -191,7 +225,7 @@ int box_create(struct box **out, const char *engine, struct error *err)
 	struct vcpu_board board = {irq_ack, no_cr8, ignore_cr8, ignore_ferr, b};
 	start_watchdog();
 	b->engine_name = engine;
-	b->seconds = 0;
+	b->patience_ms = 1000;
 	rng_init(&b->irq_rng, 1, 1);
 	b->ops = engine_find(engine, &reason, err);
 	if (!b->ops || (ret = mem_create(&b->mem, BOX_RAM_BYTES, err)))
@@ -240,12 +274,13 @@ static void set_up(struct box *b, const struct program *p, const uint8_t *pristi
 	memset(b->ram + GPA_SAFE, 0, PAGE);
 	memset(b->ram + GPA_STACK, 0xa5, STACK_BYTES);
 	memcpy(b->ram + GPA_STAGING, p->code, CODE_BYTES);
+	memcpy(b->ram + GPA_STAGING + CODE_BYTES, p->alt, ALT_BYTES);
 	memcpy(b->ram + GPA_NEXT, p->next, sizeof(p->next));
 	for (unsigned k = 0; k < p->slots; k++)
 		box_put64(b, GPA_SAFE + p->slot[k].at,
 			  CODE_BASE + p->node[p->slot[k].to].offset);
 	memset(q, 0, sizeof(*q));
-	q->copy = CODE_BYTES / 8;
+	q->copy = (CODE_BYTES + ALT_BYTES) / 8;
 	q->log_limit = LOG_MAX;
 	for (unsigned n = 0; n < 15; n++)
 		q->frame[n] = p->gpr[order[n]];
@@ -271,13 +306,15 @@ void box_run(struct box *b)
 	b->cause = EXIT_ERROR;
 	if (b->ops->set_state(b->vcpu, &b->state, &err))
 		return;
-	if (b->irq_percent)
+	if (b->irq_level)
 		vcpu_request(b->vcpu, VCPU_REQ_IRQ);
-	running_since = seconds();
+	else
+		vcpu_unrequest(b->vcpu, VCPU_REQ_IRQ);
+	running_since_ms = now_ms();
 	running = b;
 	do
 		b->ops->run(b->vcpu, &b->exit);
-	while (b->exit.cause == EXIT_INTERRUPTED && seconds() - running_since <= b->seconds);
+	while (b->exit.cause == EXIT_INTERRUPTED && now_ms() - running_since_ms <= b->patience_ms);
 	running = NULL;
 	b->cause = b->exit.cause;
 	b->late = b->cause == EXIT_INTERRUPTED;

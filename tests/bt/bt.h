@@ -6,8 +6,6 @@
 #include "cpu/engine.h"
 #include "layout.h"
 
-#include <time.h>
-
 /*
  * Tests of the binary translator by comparison: a program runs to its end on two little machines
  * (box.c), one interpreted, one translated, and everything it leaves must be the same. The
@@ -22,7 +20,9 @@ enum fix {
 	FIX_REL32, /* the same */
 	FIX_ABS32, /* address of node `to` */
 	FIX_ABS64,
-	FIX_DATA /* RIP-relative distance to address `target` */
+	FIX_DATA, /* RIP-relative distance to address `target` */
+	FIX_CODE, /* `target` + offset of node `to` */
+	FIX_CODE_RIP /* RIP-relative distance to that */
 };
 
 enum { NODES_MAX = 1536, SLOTS_MAX = 64, NODE_NONE = 0xffff };
@@ -31,6 +31,7 @@ enum { NODES_MAX = 1536, SLOTS_MAX = 64, NODE_NONE = 0xffff };
 struct node {
 	uint8_t bytes[24]; /* of one, or of two that belong together */
 	uint8_t length;
+	uint8_t second; /* length of the second one */
 	uint8_t fix, fix_at;
 	bool frame;   /* scaffolding: never left out alone */
 	bool trap;    /* the handler goes on after it without the table */
@@ -63,6 +64,7 @@ struct program {
 	/* Made by layout: */
 	unsigned bytes;
 	uint8_t code[CODE_BYTES];
+	uint8_t alt[ALT_BYTES];
 	uint16_t next[CODE_BYTES];    /* offset of the following instruction, or 0 */
 	uint16_t node_at[CODE_BYTES]; /* or NODE_NONE */
 };
@@ -89,7 +91,15 @@ struct gen {
 	uint8_t hot[2];	   /* registers used more than others */
 	unsigned fault_percent; /* of memory accesses */
 	unsigned loops;	   /* counters used */
-	unsigned tables;   /* bytes of jump tables used */
+	/* Instructions that others change: ADD with an immediate, operations on EAX that differ in
+	 * the opcode, conditional jumps; and those that do it. */
+	struct {
+		unsigned count, writers;
+		uint16_t node[32], writer[32];
+	} soft[3];
+	uint16_t area; /* a node with room for code, or NODE_NONE */
+	unsigned copies;
+	uint16_t copy[16]; /* nodes that load the address of a function to copy there */
 };
 
 /* The registers there are: 16 or 8. */
@@ -117,6 +127,7 @@ struct params {
 	uint64_t copy;
 	uint64_t log_count, log_limit;
 	uint64_t irqs;
+	uint64_t swaps;
 	uint64_t frame[22];
 };
 
@@ -136,10 +147,11 @@ struct box {
 	struct vcpu *vcpu;
 	struct cpu_state start, state;
 	uint8_t *ram;
-	/* Interrupts: how often one that is asked for comes, in percent; 0: never asked for. */
+	/* Interrupts: how often one that is asked for comes, in percent. */
 	unsigned irq_percent;
+	bool irq_level; /* it is asked for all the time */
 	struct rng irq_rng;
-	time_t seconds; /* a run may take */
+	uint64_t patience_ms; /* that a run may take */
 	/* How the last run ended. */
 	enum exit_cause cause;
 	bool late; /* it took longer */
@@ -150,6 +162,8 @@ enum { IRQ_VECTOR = 0x40 };
 
 int box_create(struct box **out, const char *engine, struct error *err);
 void box_destroy(struct box *b);
+/* From now on interrupts come at random; at each boundary with HANOK_BT_STRESS=interrupts. */
+void box_start_interrupts(struct box *b, unsigned percent);
 void box_put64(struct box *b, uint64_t gpa, uint64_t v);
 uint64_t box_get64(const struct box *b, uint64_t gpa);
 /* Loads a program with the contents of the data pages, and runs it to its end. */

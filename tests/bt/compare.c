@@ -75,7 +75,8 @@ static bool memory_agrees(struct box *a, struct box *b, char why[256])
 		uint32_t gpa, bytes;
 	} areas[] = {{"data", GPA_DATA, DATA_BYTES},	     {"lazy", GPA_LAZY, LAZY_BYTES},
 		     {"safe", GPA_SAFE, PAGE},		     {"stack", GPA_STACK, STACK_BYTES},
-		     {"code", GPA_CODE, CODE_BYTES},	     {"code's page table", GPA_PT_CODE, PAGE},
+		     {"code", GPA_CODE, CODE_BYTES},
+		     {"alt", GPA_ALT, ALT_BYTES},	     {"code's page table", GPA_PT_CODE, PAGE},
 		     {"data's page table", GPA_PT_DATA, PAGE}};
 
 	for (unsigned k = 0; k < sizeof(areas) / sizeof(areas[0]); k++) {

@@ -334,6 +334,7 @@ static void make_special(struct gen *g)
 						     reg, rng_percent(&g->r, 50));
 			memcpy(n->bytes + n->length, "\x39\xc0", 2); /* cmp eax, eax */
 			n->length += 2;
+			n->second = 2;
 		}
 		break;
 	}
@@ -374,6 +375,204 @@ static void make_carry(struct gen *g)
 	}
 }
 
+/* ---- code that changes ---- */
+
+enum { SOFT_ADD, SOFT_EAX, SOFT_JCC };
+static const uint8_t soft_opcodes[] = {0x05, 0x0d, 0x15, 0x1d, 0x25, 0x2d, 0x35, 0xa9, 0xb8};
+
+static void add_soft(struct gen *g, unsigned kind)
+{
+	uint32_t v = (uint32_t)some_int(&g->r);
+	unsigned reg = some_free_reg(g);
+	struct node *n;
+
+	if (g->soft[kind].count == 32 || (kind == SOFT_EAX && (g->reserved & 1)))
+		return;
+	g->soft[kind].node[g->soft[kind].count++] = (uint16_t)g->p->count;
+	switch (kind) {
+	case SOFT_ADD:
+		while (reg >= 8)
+			reg = some_free_reg(g);
+		n = add_reg_reg(g, 0x81, 0, reg, false);
+		memcpy(n->bytes + n->length, &v, 4);
+		n->length += 4;
+		break;
+	case SOFT_EAX:
+		n = add_bytes(g, "\x05\0\0\0\0", 5);
+		n->bytes[0] = soft_opcodes[rng_below(&g->r, sizeof(soft_opcodes))];
+		memcpy(n->bytes + 1, &v, 4);
+		break;
+	default: {
+		unsigned at = g->p->count;
+		add_jcc(g, (unsigned)rng_below(&g->r, 16));
+		run(g, 2);
+		label(g, &g->p->node[at]);
+		break;
+	}
+	}
+}
+
+/* OPCODE reg, [place of a node yet to be chosen + at], directly or by the other address. */
+static struct node *add_code_access(struct gen *g, uint8_t opcode, unsigned reg, unsigned at)
+{
+	uint32_t base = rng_percent(&g->r, 50) ? CODE_BASE : ALIAS_BASE;
+	struct node *n = add_absolute(g, opcode, reg, base + at, false);
+
+	if (!n->fix)
+		n->fix_at = n->length - 4;
+	n->fix = n->fix ? FIX_CODE_RIP : FIX_CODE;
+	n->target = base + at;
+	return n;
+}
+
+static void add_writer(struct gen *g, unsigned kind)
+{
+	struct rng *r = &g->r;
+	unsigned k = g->soft[kind].writers;
+
+	if (k == 32)
+		return;
+	g->soft[kind].writer[g->soft[kind].writers++] = (uint16_t)g->p->count;
+	switch (kind) {
+	case SOFT_ADD: {
+		static const uint8_t ops[] = {0x88, 0x89, 0x89, 0x01, 0x31, 0x86, 0x00};
+		uint8_t op = ops[rng_below(r, sizeof(ops))];
+		unsigned reg = some_free_reg(g);
+		while (op == 0x86 && reg >= 4) /* XCHG of a byte changes no register above BL */
+			reg = some_free_reg(g);
+		add_code_access(g, op, reg, op & 1 ? 2 : 2 + (unsigned)rng_below(r, 4));
+		break;
+	}
+	case SOFT_EAX: {
+		struct node *n = add_code_access(g, 0xc6, 0, 0);
+		n->bytes[n->length++] = soft_opcodes[rng_below(r, sizeof(soft_opcodes))];
+		/* The translator does not keep flags that the old code has no use for over the
+		 * store, while the new code may. So they are made anew: cmp eax, eax */
+		n->bytes[n->length++] = 0x39;
+		n->bytes[n->length++] = 0xc0;
+		n->second = 2;
+		break;
+	}
+	default: {
+		struct node *n = add_code_access(g, 0x80, 6, 1);
+		n->bytes[n->length++] = 1;
+		break;
+	}
+	}
+}
+
+/* Copies a function to where others were before, and calls it. */
+static void make_copy(struct gen *g)
+{
+	static const uint8_t moves[4][3] = {{0xf3, 0xa4}, {0xf3, 0xa5}, {0xa5}, {0xa4}};
+	unsigned kind = (unsigned)rng_below(&g->r, 4), reg = some_free_reg(g);
+
+	if ((g->reserved & (1u << RSI | 1u << RDI | 1u << RCX)) || g->copies == 16 ||
+	    g->area == NODE_NONE)
+		return;
+	g->copy[g->copies++] = (uint16_t)g->p->count;
+	add_mov_label(g, RSI);
+	add_mov_label(g, RDI)->to = g->area;
+	add_mov_ri(g, RCX, kind == 1 ? 5 : 20);
+	add_bytes(g, moves[kind], kind < 2 ? 2 : 1);
+	if (rng_percent(&g->r, 50)) {
+		add_call(g)->to = g->area;
+	} else {
+		add_mov_label(g, reg)->to = g->area;
+		add_indirect(g, 2, reg);
+	}
+}
+
+/* Calls a function of the alternative pages, perhaps after they have changed places. */
+static void make_alt(struct gen *g)
+{
+	unsigned reg = some_free_reg(g);
+
+	if (rng_percent(&g->r, 70))
+		add_bytes(g, "\xcd\x81", 2);
+	add_mov_ri(g, reg, ALT_BASE + ALT_SLOT * rng_below(&g->r, 8) +
+				   PAGE * rng_below(&g->r, 2));
+	add_indirect(g, 2, reg);
+}
+
+static void make_change(struct gen *g)
+{
+	unsigned kind = (unsigned)rng_below(&g->r, 5);
+
+	if (kind == 3) {
+		make_copy(g);
+	} else if (kind == 4) {
+		make_alt(g);
+	} else {
+		if (rng_percent(&g->r, 60))
+			add_writer(g, kind);
+		if (rng_percent(&g->r, 30))
+			run(g, 3);
+		add_soft(g, kind);
+		if (rng_percent(&g->r, 60))
+			add_writer(g, kind);
+	}
+}
+
+/* Small functions to be copied, and room for them; at the very end. */
+static void make_area(struct gen *g)
+{
+	static const uint8_t rets[16] = {0xc3, 0xc3, 0xc3, 0xc3, 0xc3, 0xc3, 0xc3, 0xc3,
+					 0xc3, 0xc3, 0xc3, 0xc3, 0xc3, 0xc3, 0xc3, 0xc3};
+
+	g->area = (uint16_t)g->p->count;
+	for (unsigned k = 0; k < 3; k++)
+		add_bytes(g, rets, 16)->frame = true;
+}
+
+static void make_functions_to_copy(struct gen *g)
+{
+	uint16_t at[4];
+
+	for (unsigned k = 0; k < 4; k++) {
+		at[k] = (uint16_t)g->p->count;
+		for (unsigned n = 0; n < 3; n++) {
+			unsigned reg = some_free_reg(g);
+			uint32_t v = (uint32_t)rng_next(&g->r);
+			while (reg >= 8)
+				reg = some_free_reg(g);
+			struct node *i = add_reg_reg(g, 0x81, (unsigned)rng_below(&g->r, 7), reg, false);
+			memcpy(i->bytes + i->length, &v, 4);
+			i->length += 4;
+		}
+		add_bytes(g, "\xc3", 1)->frame = true;
+	}
+	for (unsigned k = 0; k < g->copies; k++)
+		g->p->node[g->copy[k]].to = at[rng_below(&g->r, 4)];
+	for (unsigned kind = 0; kind < 3; kind++)
+		for (unsigned k = 0; k < g->soft[kind].writers; k++) {
+			struct node *n = &g->p->node[g->soft[kind].writer[k]];
+			if (g->soft[kind].count)
+				n->to = g->soft[kind].node[rng_below(&g->r, g->soft[kind].count)];
+			else
+				n->to = 0, n->gone = true;
+		}
+}
+
+/* Functions of the alternative pages, in every slot another one. */
+static void make_alt_pages(struct gen *g)
+{
+	for (unsigned at = 0; at < ALT_BYTES; at += ALT_SLOT) {
+		uint8_t *b = g->p->alt + at;
+		for (unsigned n = 1 + (unsigned)rng_below(&g->r, 4); n > 0; n--) {
+			unsigned reg = some_free_reg(g);
+			uint32_t v = (uint32_t)rng_next(&g->r);
+			while (reg >= 8)
+				reg = some_free_reg(g);
+			*b++ = 0x81;
+			*b++ = (uint8_t)(0xc0 | rng_below(&g->r, 7) << 3 | reg);
+			memcpy(b, &v, 4);
+			b += 4;
+		}
+		*b = 0xc3;
+	}
+}
+
 /* ---- loops ---- */
 
 static void make_loop(struct gen *g, unsigned depth, unsigned most)
@@ -398,6 +597,10 @@ static void part(struct gen *g, unsigned depth)
 
 	if (g->p->count > NODES_MAX - 200)
 		return;
+	if (g->p->writable && rng_percent(&g->r, 20)) {
+		make_change(g);
+		return;
+	}
 	if (depth > 3 || dice < 50) {
 		run(g, 8);
 		return;
@@ -568,7 +771,7 @@ static void note_flags(struct program *p)
 						   f->undefined) &
 						  FLAGS_ARITH_MASK)
 				     : 0;
-		if (n->length > z.length) /* a CMP follows */
+		if (n->second) /* a CMP follows */
 			n->flags_written = FLAGS_ARITH_MASK;
 	}
 }
@@ -584,18 +787,23 @@ void program_make(struct program *p, uint64_t seed, uint64_t number, unsigned fo
 	p->number = number;
 	rng_init(&g.r, seed, number);
 	p->mode32 = rng_percent(&g.r, 35);
-	p->writable = rng_percent(&g.r, 25);
+	p->writable = rng_percent(&g.r, 35);
 	p->wild = rng_percent(&g.r, 7);
 	p->wild_seed = (uint32_t)rng_next(&g.r);
 	p->start = (uint16_t)rng_below(&g.r, rng_percent(&g.r, 50) ? 64 : PAGE);
 	make_registers(&g);
+	make_alt_pages(&g);
+	g.area = NODE_NONE;
 	unsigned functions = 1 + (unsigned)rng_below(&g.r, FUNCTIONS_MAX);
 	for (unsigned k = 0; k < functions; k++) {
 		start[k] = p->count;
+		if (k == 1 && p->writable)
+			make_area(&g), start[k] = p->count;
 		make_function(&g, &c, k, functions);
 		if (k && rng_percent(&g.r, 40))
 			p->node[start[k]].gap = (uint16_t)rng_below(&g.r, PAGE);
 	}
+	make_functions_to_copy(&g);
 	for (unsigned k = 0; k < c.count; k++) {
 		uint16_t to = (uint16_t)start[c.at[k].function];
 		if (c.at[k].slot)
@@ -625,7 +833,7 @@ static uint32_t place_of(const struct program *p, unsigned node)
 static bool apply_fix(struct program *p, struct node *n)
 {
 	uint8_t *at = p->code + n->offset + n->fix_at;
-	uint32_t behind = (uint32_t)(n->offset + n->length);
+	uint32_t behind = (uint32_t)(n->offset + n->length - n->second);
 	uint32_t rel = place_of(p, n->to) - behind;
 	uint64_t address = CODE_BASE + place_of(p, n->to);
 
@@ -641,6 +849,14 @@ static bool apply_fix(struct program *p, struct node *n)
 		return true;
 	case FIX_ABS64:
 		memcpy(at, &address, 8);
+		return true;
+	case FIX_CODE:
+		rel = n->target + place_of(p, n->to);
+		memcpy(at, &rel, 4);
+		return true;
+	case FIX_CODE_RIP:
+		rel = n->target + place_of(p, n->to) - (CODE_BASE + behind);
+		memcpy(at, &rel, 4);
 		return true;
 	case FIX_DATA:
 		rel = n->target - (CODE_BASE + behind);

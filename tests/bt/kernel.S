@@ -61,7 +61,27 @@ event:
 	je note
 	cmp $32, %eax
 	jb note
+	cmp $SWAP_VECTOR, %eax
+	je swap
 	incq P_IRQS(%rbx)
+	jmp leave
+
+	/* The alternative pages change places; the TLB learns of it in one of two ways. */
+swap:
+	mov $HIGH + GPA_PT_CODE + 8 * ((ALT_BASE >> 12) & 511), %rdi
+	mov (%rdi), %rax
+	xchg %rax, 8(%rdi)
+	mov %rax, (%rdi)
+	incq P_SWAPS(%rbx)
+	testb $1, P_SWAPS(%rbx)
+	jz 1f
+	mov $ALT_BASE, %edi
+	invlpg (%rdi)
+	invlpg 4096(%rdi)
+	jmp leave
+1:
+	mov %cr3, %rax
+	mov %rax, %cr3
 	jmp leave
 
 	/* Into the log: the registers, the frame, CR2. */

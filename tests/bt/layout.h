@@ -12,6 +12,8 @@
  *		and then, takes them away again
  *	SAFE	a writable page that only the programs' scaffolding uses: counters, jump tables
  *	STACK	with nothing below and above
+ *	ALIAS	the code pages once more, to write to
+ *	ALT	two more pages of code, which SWAP_VECTOR makes change places
  * The kernel's own things are in the upper half: HIGH + gpa, for all of the first 2 MiB.
  */
 #define HIGH 0xffff800000000000
@@ -31,6 +33,12 @@
 #define STACK_PAGES 2
 #define STACK_BYTES (STACK_PAGES * 4096)
 
+#define ALIAS_BASE 0x50100000
+#define ALT_BASE 0x40100000
+#define ALT_PAGES 2
+#define ALT_BYTES (ALT_PAGES * 4096)
+#define ALT_SLOT 64 /* bytes for a function there */
+
 #define FS_BASE 0x1000
 #define GS_BASE 0x23450
 
@@ -49,8 +57,9 @@
 #define GPA_STACK_TOP 0x1f000
 #define GPA_NEXT 0x20000 /* CODE_BYTES halfwords */
 #define GPA_LOG 0x30000
-#define GPA_STAGING 0x50000 /* what the kernel copies to CODE */
+#define GPA_STAGING 0x50000 /* what the kernel copies to CODE and ALT */
 #define GPA_CODE 0x80000
+#define GPA_ALT 0x84000
 #define GPA_DATA 0x90000
 #define GPA_LAZY 0xa0000
 #define GPA_SAFE 0xb0000
@@ -69,7 +78,8 @@
 #define P_LOG_COUNT 8
 #define P_LOG_LIMIT 16
 #define P_IRQS 24
-#define P_FRAME 32 /* 15 registers, r15 first; then RIP, CS, RFLAGS, RSP, SS */
+#define P_SWAPS 32
+#define P_FRAME 40 /* 15 registers, r15 first; then RIP, CS, RFLAGS, RSP, SS */
 
 /* One event in the log: 21 quadwords used of 24. */
 #define L_BYTES 192
@@ -83,6 +93,7 @@
 #define LOG_MAX 256
 
 #define END_VECTOR 0x80
+#define SWAP_VECTOR 0x81
 #define FLAGS_ARITH_MASK 0x8d5
 
 #endif
