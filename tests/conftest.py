@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole-program tests: what they share.
 
-The tests run the program that HANOK names (build/hanok), once for each engine in HANOK_ENGINES ("interp",
-or for example "interp,bt"). Guests come from tools/guest.sh. HANOK_TIMEOUT_SCALE stretches every waiting
+The tests run the program that HANOK names (build/hanok), once for each engine in HANOK_ENGINES ("bt,interp",
+or one of them). Guests come from tools/guest.sh. HANOK_TIMEOUT_SCALE stretches every waiting
 time, for sanitizers and slow machines. A test marked `slow` belongs to `make check-slow`.
 
 Vm is a guest on a terminal: it boots, is typed at, and ends.
@@ -22,7 +22,7 @@ import pytest
 
 TOP = Path(__file__).parent.parent
 TIMEOUT_SCALE = float(os.environ.get("HANOK_TIMEOUT_SCALE", "1"))
-ENGINES = [name for name in os.environ.get("HANOK_ENGINES", "interp").split(",") if name]
+ENGINES = [name for name in os.environ.get("HANOK_ENGINES", "bt,interp").split(",") if name]
 
 # From the start to the shell: the longest one may wait, with another test beside it.
 BOOT_SECONDS = 300
