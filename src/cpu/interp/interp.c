@@ -500,14 +500,14 @@ static bool take_requests(struct soft_cpu *c, uint32_t req)
 
 	if (req & VCPU_REQ_ENGINE)
 		bt_take_request(c);
+	/* An instruction that waits for its second answer is not at a boundary. */
+	if (c->replay.done)
+		return false;
 	if (req & VCPU_REQ_KICK) {
 		vcpu_unrequest(&c->vcpu, VCPU_REQ_KICK);
 		c->exit->cause = EXIT_INTERRUPTED;
 		return true;
 	}
-	/* An instruction that waits for its second answer is not at a boundary. */
-	if (c->replay.done)
-		return false;
 	/* Where both are there, the SIPI came second: an operating system sends it right after. */
 	if (req & VCPU_REQ_INIT) {
 		vcpu_unrequest(&c->vcpu, VCPU_REQ_INIT);
