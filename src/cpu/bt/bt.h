@@ -26,6 +26,10 @@
  *     which of the two holds at a point in the code is known when it is translated. Memory accesses
  *     need the host's flags for themselves, so flags still wanted are parked before one.
  *
+ * One thing is less precise than on the processor: flags that the code ahead overwrites before
+ * anything reads them need not be right when a fault comes in between. The handler sees others in
+ * the saved RFLAGS; the program, when it goes on at the faulting instruction, sees none of it.
+ *
  * What is not copied (x87, system instructions, ...) calls the interpreter's handler for that one
  * instruction ("helper"), between two thunks that carry the registers to struct cpu_state and back.
  *
