@@ -240,7 +240,7 @@ def test_sleeping_costs_no_time(run):
         assert float(resident) - float(touched) < 24
 
 
-def test_stats(run):
+def test_stats(run, engine):
     """Every port access was an exit, and is in the table."""
     result = run("ofp", "--stats")
     assert result.returncode == 0
@@ -250,7 +250,8 @@ def test_stats(run):
     assert count["pio-out"] == len(FLOOD) + len("hello\n") + 2
     assert count["pio-in"] >= len(FLOOD)
     instructions = int(re.search(r"(\d+) instructions", result.stderr)[1])
-    assert instructions > 10 * len(FLOOD)
+    # Translated code does not count; what makes an exit is interpreted.
+    assert instructions > (10 if engine == "interp" else 1) * len(FLOOD)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
