@@ -436,7 +436,7 @@ static bool is_true_nop(const struct item *it)
 		 z->raw.modrm.mod == 3);
 }
 
-static enum kind special_kind(const struct trans *t, const struct item *it)
+static enum kind special_kind(const struct trans *t, struct item *it)
 {
 	switch (it->i.mnemonic) {
 	case ZYDIS_MNEMONIC_NOP:
@@ -537,48 +537,54 @@ static bool means_other_in_64bit(const struct item *it)
 	}
 }
 
+void item_select(struct item *it)
+{
+	if (!it->i.fn)
+		it->i.fn = insn_select(&it->d, &it->i);
+}
+
+/* Left to the interpreter's handler, which alone knows whether it ends a block. */
+static enum kind helper_kind(struct item *it)
+{
+	item_select(it);
+	/* The mode of FPU use hangs on MXCSR. */
+	bool ends = ((it->i.flags & INSN_END) && !is_string(it)) ||
+		    it->i.mnemonic == ZYDIS_MNEMONIC_LDMXCSR ||
+		    it->i.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR;
+
+	return ends ? KIND_HELPER_END : KIND_HELPER;
+}
+
+/* What is copied, with its memory operand changed if it has one. */
+static enum kind copy_kind(struct trans *t, struct item *it)
+{
+	bool wide = t->key & MODE_KEY_64, one_byte_map = it->d.z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
+
+	if (!wide && means_other_in_64bit(it))
+		return KIND_HELPER;
+	/* 82H is 80H once more, and gone in 64-bit mode. */
+	if (it->d.z.opcode == 0x82 && one_byte_map)
+		return KIND_HELPER;
+	if (it->i.flags & INSN_MEM)
+		return memory_kind(t, it);
+	if (!wide && one_byte_map && it->d.z.opcode >= 0x40 && it->d.z.opcode <= 0x4f)
+		return KIND_INC_DEC;
+	return KIND_COPY;
+}
+
 void classify(struct trans *t, struct item *it)
 {
 	bool fine = look_at_operands(it);
-	bool ends = (it->i.flags & INSN_END) && !is_string(it);
-	enum kind helper = ends ? KIND_HELPER_END : KIND_HELPER;
 
 	look_at_flags(it);
 	if (is_branch(it)) {
 		it->kind = branch_kind(t, it);
 		return;
 	}
-	it->kind = special_kind(t, it);
-	if (is_prefetch(it))
-		it->kind = KIND_NOP;
-	if (it->kind != KIND_HELPER)
-		return;
-	/* The mode of FPU use hangs on it. */
-	if (it->i.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || it->i.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR)
-		helper = KIND_HELPER_END;
-	bool copyable = fine && !ends &&
-			(is_general(it->i.mnemonic) || condition_code(it) ||
-			 is_plain_extension(t, it));
-	if (!copyable) {
-		it->kind = helper;
-		return;
-	}
-	if (!(t->key & MODE_KEY_64) && means_other_in_64bit(it)) {
-		it->kind = helper;
-		return;
-	}
-	/* 82H is 80H once more, and gone in 64-bit mode. */
-	if (it->d.z.opcode == 0x82 && it->d.z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
-		it->kind = helper;
-		return;
-	}
-	bool one_byte_inc = !(t->key & MODE_KEY_64) && it->d.z.opcode >= 0x40 &&
-			    it->d.z.opcode <= 0x4f &&
-			    it->d.z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
-	if (it->i.flags & INSN_MEM)
-		it->kind = memory_kind(t, it);
-	else
-		it->kind = one_byte_inc ? KIND_INC_DEC : KIND_COPY;
+	it->kind = is_prefetch(it) ? KIND_NOP : special_kind(t, it);
+	if (it->kind == KIND_HELPER && fine &&
+	    (is_general(it->i.mnemonic) || condition_code(it) || is_plain_extension(t, it)))
+		it->kind = copy_kind(t, it);
 	if (it->kind == KIND_HELPER)
-		it->kind = helper;
+		it->kind = helper_kind(it);
 }

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 
-#include "cpu/interp/select.h"
 
 /*
  * From guest instructions to a block of host code, in three passes: decode and classify forward,
@@ -101,6 +100,7 @@ void emit_helper(struct trans *t, struct item *it, bool end)
 		return;
 	}
 	struct insn *i = &t->bt->insns[t->bt->insn_count++];
+	item_select(it);
 	*i = it->i;
 	i->flags = (uint8_t)(end ? i->flags | INSN_END : i->flags & ~INSN_END);
 	flags_clobber(t, FLAGS_ARITH);
@@ -377,7 +377,6 @@ static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *bytes, uns
 	it->rip = rip;
 	if (insn_decode(mode, t->c->vendor_amd, bytes, avail, &it->d, &it->i) < 0)
 		return false;
-	it->i.fn = insn_select(&it->d, &it->i);
 	classify(t, it);
 	t->count++;
 	return true;

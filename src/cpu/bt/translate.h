@@ -93,6 +93,8 @@ struct trans {
 
 /* ---- classify.c ---- */
 void classify(struct trans *t, struct item *it);
+/* Finds the interpreter's handler, which only helpers need. */
+void item_select(struct item *it);
 
 /* ---- rewrite.c ---- */
 
