@@ -7,4 +7,4 @@ cd "$(dirname "$0")/.."
 
 tools/deps.sh build guest bench
 tools/build.sh
-HANOK="$PWD/$(build_dir)/hanok" exec "$PYTHON" bench/run.py
+HANOK="$PWD/$(build_dir)/hanok" exec "$PYTHON" bench/run.py "$@"

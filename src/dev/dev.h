@@ -20,7 +20,6 @@ struct dev_ops {
 	void (*state)(void *dev, struct state_stream *s);
 	/* Accepts a half-built device. */
 	void (*destroy)(void *dev);
-	/* Counters and registers as a JSON object's members, for inspection; may be NULL. */
 };
 
 #endif

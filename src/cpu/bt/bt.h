@@ -111,7 +111,7 @@ struct bt_page {
 	uint32_t next_hash; /* id, 0: none */
 };
 
-enum { BT_CPUS_MAX = 64, BT_PAGES_MAX = 1 << 16, BT_BLOCKS_MAX = 1 << 19, BT_EXITS_MAX = 1 << 20,
+enum { BT_CPUS_MAX = 256, BT_PAGES_MAX = 1 << 16, BT_BLOCKS_MAX = 1 << 19, BT_EXITS_MAX = 1 << 20,
        BT_HASH = 1 << 18, BT_INSNS_MAX = 1 << 18 };
 
 /* Thunks: hand-made code at the front of code memory. */
