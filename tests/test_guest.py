@@ -52,7 +52,7 @@ def run(command, image):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=image.get("seconds", 30) * SCALE,
+            timeout=image.get("seconds", 60) * SCALE,
             check=False,
         )
     except subprocess.TimeoutExpired as late:
