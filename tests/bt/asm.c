@@ -100,6 +100,16 @@ unsigned some_free_reg(struct gen *g)
 	}
 }
 
+unsigned some_low_reg(struct gen *g)
+{
+	unsigned n;
+
+	do
+		n = (unsigned)rng_below(&g->r, 8);
+	while (g->reserved >> n & 1);
+	return n;
+}
+
 static unsigned some_reg(struct gen *g)
 {
 	return rng_percent(&g->r, 40) ? g->hot[rng_next(&g->r) & 1]
@@ -440,6 +450,18 @@ static bool usable(const struct iform *f, bool mode32)
 	case ZYDIS_MNEMONIC_POPFD:
 	case ZYDIS_MNEMONIC_POPFQ:
 		return false;
+	/* AMD's processors keep the x87 pointers only until the next task switch of the host. */
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FNSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_XSAVE:
+	case ZYDIS_MNEMONIC_XSAVE64:
+	case ZYDIS_MNEMONIC_XSAVEOPT:
+	case ZYDIS_MNEMONIC_XSAVEOPT64:
+	case ZYDIS_MNEMONIC_XSAVEC:
+	case ZYDIS_MNEMONIC_XSAVEC64:
+		return !host_is_amd();
 	default:
 		return true;
 	}

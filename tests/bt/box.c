@@ -55,17 +55,17 @@ static uint64_t now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* Asks for interrupts at no particular times. */
+/* Asks for interrupts, and to come out of run(), at no particular times. */
 static void *tick(void *unused)
 {
 	const struct timespec nap = {.tv_nsec = 20000};
 
 	(void)unused;
-	for (;;) {
+	for (unsigned n = 0;; n++) {
 		nanosleep(&nap, NULL);
 		struct box *b = running;
 		if (b && b->irq_percent)
-			vcpu_request(b->vcpu, VCPU_REQ_IRQ);
+			vcpu_request(b->vcpu, n % 4 ? VCPU_REQ_IRQ : VCPU_REQ_KICK);
 	}
 	return NULL;
 }

@@ -118,6 +118,8 @@ void add_mov_ri(struct gen *g, unsigned reg, uint64_t v);
 struct node *add_absolute(struct gen *g, uint8_t opcode, unsigned reg, uint32_t address, bool wide);
 struct node *add_reg_reg(struct gen *g, uint8_t opcode, unsigned reg, unsigned rm, bool wide);
 unsigned some_free_reg(struct gen *g);
+/* One of the lower eight, for what needs no REX; there are more of those than can be reserved. */
+unsigned some_low_reg(struct gen *g);
 uint32_t some_address(struct gen *g, unsigned bytes);
 
 /* ---- the machine (box.c) ---- */

@@ -391,8 +391,7 @@ static void add_soft(struct gen *g, unsigned kind)
 	g->soft[kind].node[g->soft[kind].count++] = (uint16_t)g->p->count;
 	switch (kind) {
 	case SOFT_ADD:
-		while (reg >= 8)
-			reg = some_free_reg(g);
+		reg = some_low_reg(g);
 		n = add_reg_reg(g, 0x81, 0, reg, false);
 		memcpy(n->bytes + n->length, &v, 4);
 		n->length += 4;
@@ -438,8 +437,8 @@ static void add_writer(struct gen *g, unsigned kind)
 		static const uint8_t ops[] = {0x88, 0x89, 0x89, 0x01, 0x31, 0x86, 0x00};
 		uint8_t op = ops[rng_below(r, sizeof(ops))];
 		unsigned reg = some_free_reg(g);
-		while (op == 0x86 && reg >= 4) /* XCHG of a byte changes no register above BL */
-			reg = some_free_reg(g);
+		if (op == 0x86 && reg >= 4) /* as a byte, it may be part of another one */
+			op = 0x88;
 		add_code_access(g, op, reg, op & 1 ? 2 : 2 + (unsigned)rng_below(r, 4));
 		break;
 	}
@@ -532,10 +531,8 @@ static void make_functions_to_copy(struct gen *g)
 	for (unsigned k = 0; k < 4; k++) {
 		at[k] = (uint16_t)g->p->count;
 		for (unsigned n = 0; n < 3; n++) {
-			unsigned reg = some_free_reg(g);
+			unsigned reg = some_low_reg(g);
 			uint32_t v = (uint32_t)rng_next(&g->r);
-			while (reg >= 8)
-				reg = some_free_reg(g);
 			struct node *i = add_reg_reg(g, 0x81, (unsigned)rng_below(&g->r, 7), reg, false);
 			memcpy(i->bytes + i->length, &v, 4);
 			i->length += 4;
@@ -560,10 +557,8 @@ static void make_alt_pages(struct gen *g)
 	for (unsigned at = 0; at < ALT_BYTES; at += ALT_SLOT) {
 		uint8_t *b = g->p->alt + at;
 		for (unsigned n = 1 + (unsigned)rng_below(&g->r, 4); n > 0; n--) {
-			unsigned reg = some_free_reg(g);
+			unsigned reg = some_low_reg(g);
 			uint32_t v = (uint32_t)rng_next(&g->r);
-			while (reg >= 8)
-				reg = some_free_reg(g);
 			*b++ = 0x81;
 			*b++ = (uint8_t)(0xc0 | rng_below(&g->r, 7) << 3 | reg);
 			memcpy(b, &v, 4);
