@@ -72,7 +72,7 @@ struct bt_block;
 /* A direct way out of a block. */
 struct bt_exit {
 	uint64_t rip;	    /* where it goes; of an indirect branch: where that is */
-	uint16_t popped;    /* bytes that an indirect branch takes off the stack */
+	int32_t popped;	    /* bytes that an indirect branch takes off the stack */
 	uint8_t mode;	    /* in which mode */
 	uint8_t flags;	    /* enum flags_at when it is taken */
 	bool linked;

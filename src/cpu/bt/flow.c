@@ -90,7 +90,7 @@ void emit_indirect(struct trans *t, const struct item *it, unsigned popped)
 	if (!x)
 		return;
 	x->rip = it->rip;
-	x->popped = (uint16_t)popped;
+	x->popped = (int32_t)popped;
 	e_store_imm32(&t->e, OFF(bt.from), (uint32_t)(x - t->bt->exits));
 	e_bytes(&t->e, "\x45\x69\xd3", 3); /* imul r10d, r11d, imm32 */
 	e32(&t->e, BT_JUMP_HASH);
