@@ -300,9 +300,47 @@ static void make_string(struct gen *g)
 		add_bytes(g, "\xfc", 1);
 }
 
+/* Branches to where there is no code, or no address at all. */
+static void make_lost(struct gen *g)
+{
+	unsigned reg = some_free_reg(g);
+	uint64_t to = 0x60000000 + rng_below(&g->r, PAGE);
+
+	if (rng_percent(&g->r, 40))
+		to = DATA_BASE + rng_below(&g->r, PAGE); /* not to be executed */
+	if (!g->p->mode32 && rng_percent(&g->r, 60))
+		to = rng_next(&g->r) | UINT64_C(1) << 62;
+	add_mov_ri(g, reg, to);
+	switch (rng_below(&g->r, 3)) {
+	case 0:
+		add_indirect(g, 4, reg);
+		break;
+	case 1:
+		add_indirect(g, 2, reg);
+		break;
+	default: {
+		struct node *n = add_node(g); /* push reg; ret [n], as one */
+		if (reg >= 8)
+			n->bytes[n->length++] = 0x41;
+		n->bytes[n->length++] = (uint8_t)(0x50 | (reg & 7));
+		bool more = rng_percent(&g->r, 50);
+		n->bytes[n->length++] = more ? 0xc2 : 0xc3;
+		if (more) {
+			uint16_t v = (uint16_t)rng_next(&g->r);
+			memcpy(n->bytes + n->length, &v, 2);
+			n->length += 2;
+		}
+		break;
+	}
+	}
+}
+
 static void make_special(struct gen *g)
 {
-	switch (rng_below(&g->r, 7)) {
+	switch (rng_below(&g->r, 8)) {
+	case 7:
+		make_lost(g);
+		break;
 	case 0: /* int3 */
 		add_bytes(g, "\xcc", 1)->trap = true;
 		break;
