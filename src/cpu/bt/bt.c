@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include "cpu/hostexec/hostexec.h"
 #include "cpu/interp/block.h"
 #include "cpu/interp/soft_engine.h"
+#include "cpu/state/host.h"
 
 /*
  * The translating engine: finds or makes the block at RIP, enters it, and takes up what comes out
@@ -32,10 +32,6 @@ enum { CODE_BYTES_DEFAULT = 64 << 20 };
 
 /* ---- threads ---- */
 
-#ifndef HWCAP2_FSGSBASE
-#define HWCAP2_FSGSBASE (1 << 1)
-#endif
-
 /* %gs of the calling thread points at its vCPU. Signals stay blocked on vCPU threads that run
  * translated code: the guest's stack pointer is in RSP, so no handler may run there. */
 static void bind_thread(struct soft_cpu *c)
@@ -47,7 +43,7 @@ static void bind_thread(struct soft_cpu *c)
 	sigset_t all;
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
-	if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+	if (host_has_fsgsbase())
 		__asm__ volatile("wrgsbase %0" ::"r"(c));
 	else
 		syscall(SYS_arch_prctl, ARCH_SET_GS, c);

@@ -38,14 +38,14 @@ static void e_sse_gs(struct emit *e, bool store, unsigned reg, size_t offset)
 	e32(e, (uint32_t)offset);
 }
 
-/* vextracti128 gs:[offset], ymm, 1 or vinserti128 ymm, ymm, gs:[offset], 1 */
+/* vextractf128 gs:[offset], ymm, 1 or vinsertf128 ymm, ymm, gs:[offset], 1 */
 static void e_ymm_high(struct emit *e, bool store, unsigned reg, size_t offset)
 {
 	e8(e, 0x65);
 	e8(e, 0xc4);
 	e8(e, (uint8_t)((reg < 8 ? 0x80 : 0) | 0x60 | 3));
 	e8(e, (uint8_t)(store ? 0x7d : (~reg & 15) << 3 | 5));
-	e8(e, store ? 0x39 : 0x38);
+	e8(e, store ? 0x19 : 0x18);
 	e8(e, (uint8_t)(0x04 | (reg & 7) << 3));
 	e8(e, 0x25);
 	e32(e, (uint32_t)offset);

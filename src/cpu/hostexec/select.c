@@ -5,6 +5,7 @@
 #include <x86intrin.h>
 
 #include "cpu/hostexec/form.h"
+#include "cpu/state/host.h"
 
 /* ---- what the host has ---- */
 
@@ -70,28 +71,25 @@ static struct {
 } host;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static bool host_avx(void)
+static bool host_bit(const struct isa *a)
 {
-	uint32_t r[4], lo, hi;
+	uint32_t r[4];
 
-	if (!__get_cpuid(1, &r[0], &r[1], &r[2], &r[3]) || !(r[2] & bit_OSXSAVE))
+	host_cpuid(a->leaf & 0x80000000, 0, r);
+	if (r[EAX_] < a->leaf)
 		return false;
-	__asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-	return (lo & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
+	host_cpuid(a->leaf, a->subleaf, r);
+	return r[a->reg] >> a->bit & 1;
 }
 
 static void look_at_host(void)
 {
-	bool avx = host_avx();
+	bool avx = host_has_avx();
 
 	for (unsigned k = 0; k < sizeof(isas) / sizeof(isas[0]); k++) {
 		const struct isa *a = &isas[k];
-		uint32_t r[4];
 
-		host.has[a->set] = !a->leaf || ((!a->avx || avx) &&
-						__get_cpuid_count(a->leaf, a->subleaf, &r[0], &r[1],
-								  &r[2], &r[3]) &&
-						r[a->reg] >> a->bit & 1);
+		host.has[a->set] = !a->leaf || ((!a->avx || avx) && host_bit(a));
 	}
 	uint32_t v[4];
 	host.amd = __get_cpuid(0, &v[0], &v[1], &v[2], &v[3]) &&

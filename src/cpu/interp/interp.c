@@ -8,6 +8,7 @@
 #include "cpu/interp/block.h"
 #include "cpu/interp/engine_interp.h"
 #include "cpu/interp/soft_engine.h"
+#include "cpu/state/host.h"
 #include "cpu/state/msr.h"
 
 /*
@@ -797,8 +798,11 @@ static int interp_probe(struct error *why)
 int soft_create(const struct engine_config *config, const struct engine_ops *ops,
 		struct engine **out, struct error *err)
 {
-	struct engine *e = calloc(1, sizeof(*e));
+	int r = host_check_mask(err);
+	struct engine *e = r < 0 ? NULL : calloc(1, sizeof(*e));
 
+	if (r < 0)
+		return r;
 	if (!e)
 		return error_set(err, -ENOMEM, "%s: out of memory", ops->name);
 	e->config = config;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cpu/state/cpuid.h"
 
-#include <cpuid.h>
-#include <immintrin.h>
 #include <string.h>
+
+#include "cpu/state/host.h"
 
 /*
  * Theory of operation. Vendor, family, model, stepping and brand are the host's, so that a guest
@@ -79,23 +79,12 @@ enum {
 	E21C_AMD = BIT(1) | BIT(2),
 };
 
-static void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
-{
-	__cpuid_count(leaf, subleaf, out[CPUID_EAX], out[CPUID_EBX], out[CPUID_ECX],
-		      out[CPUID_EDX]);
-}
-
 static uint32_t host_max(uint32_t range)
 {
 	uint32_t r[4];
 
 	host_cpuid(range, 0, r);
 	return r[CPUID_EAX];
-}
-
-__attribute__((target("xsave"))) static uint64_t host_xcr0(void)
-{
-	return _xgetbv(0);
 }
 
 static bool is_amd(const uint32_t vendor[4])
@@ -193,8 +182,7 @@ void cpuid_model_init(struct cpuid_model *m, unsigned cpus, uint64_t tsc_hz)
 	if (host_max(0) >= 7)
 		host_cpuid(7, 0, r7);
 	m->signature = r[CPUID_EAX] & 0x0fff3fff;
-	bool avx = (r[CPUID_ECX] & F1C_OSXSAVE) && (r[CPUID_ECX] & F1C_AVX) &&
-		   (~host_xcr0() & (XCR0_SSE | XCR0_AVX)) == 0;
+	bool avx = host_has_avx();
 	m->xcr0 = XCR0_X87 | XCR0_SSE | (avx ? XCR0_AVX : 0);
 	m->f1_ecx = (r[CPUID_ECX] & (F1C_HOST | (avx ? F1C_HOST_AVX : 0))) | F1C_OURS |
 		    BIT(31); /* a hypervisor */
