@@ -34,14 +34,30 @@ static void call(struct state_stream *s, uint8_t op, unsigned i, struct values *
 	unsigned arg = op >> 3;
 
 	switch (op & 7) {
-	case 0: state_u8(s, (uint8_t *)&v->word[i]); break;
-	case 1: state_u16(s, (uint16_t *)&v->word[i]); break;
-	case 2: state_u32(s, (uint32_t *)&v->word[i]); break;
-	case 3: state_u64(s, &v->word[i]); break;
-	case 4: state_bool(s, &v->flag[i]); break;
-	case 5: state_raw(s, v->raw[i], arg * 2); break;
-	case 6: state_begin(s, names[arg & 3], arg >> 2 & 1, 1 + (arg >> 3)); break;
-	case 7: state_end(s); break;
+	case 0:
+		state_u8(s, (uint8_t *)&v->word[i]);
+		break;
+	case 1:
+		state_u16(s, (uint16_t *)&v->word[i]);
+		break;
+	case 2:
+		state_u32(s, (uint32_t *)&v->word[i]);
+		break;
+	case 3:
+		state_u64(s, &v->word[i]);
+		break;
+	case 4:
+		state_bool(s, &v->flag[i]);
+		break;
+	case 5:
+		state_raw(s, v->raw[i], arg * 2);
+		break;
+	case 6:
+		state_begin(s, names[arg & 3], arg >> 2 & 1, 1 + (arg >> 3));
+		break;
+	case 7:
+		state_end(s);
+		break;
 	}
 }
 

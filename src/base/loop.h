@@ -31,8 +31,8 @@ int loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque);
  * before loop_run.
  */
 struct loop_fd;
-int loop_fd_add(struct loop *loop, int fd, int events,
-		void (*fn)(void *opaque, int fd, int events), void *opaque, struct loop_fd **out);
+int loop_fd_add(struct loop *loop, int fd, int events, void (*fn)(void *opaque, int fd, int events),
+		void *opaque, struct loop_fd **out);
 void loop_fd_set_events(struct loop_fd *w, int events);
 void loop_fd_remove(struct loop_fd *w);
 

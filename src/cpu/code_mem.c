@@ -35,8 +35,7 @@ int code_mem_create(struct code_mem *m, size_t bytes, struct error *err)
 		munmap(rw, bytes);
 		return ret;
 	}
-	*m = (struct code_mem){
-		.rw = rw, .rx = rx, .bytes = bytes, .generation = next_generation()};
+	*m = (struct code_mem){.rw = rw, .rx = rx, .bytes = bytes, .generation = next_generation()};
 	return 0;
 }
 

@@ -29,7 +29,7 @@ enum {
 	VCPU_REQ_NMI = 1 << 1,
 	VCPU_REQ_INIT = 1 << 2,
 	VCPU_REQ_SIPI = 1 << 3,
-	VCPU_REQ_KICK = 1 << 4, /* leave run() with EXIT_INTERRUPTED */
+	VCPU_REQ_KICK = 1 << 4,	  /* leave run() with EXIT_INTERRUPTED */
 	VCPU_REQ_ENGINE = 1 << 5, /* the engine's own (e.g. TLB shootdown) */
 };
 
@@ -55,7 +55,7 @@ struct engine_config {
 	uint64_t tsc_hz; /* of the guest's TSC, which is the host's plus an offset */
 	/* Of translating engines: */
 	uint64_t code_cache_bytes; /* at most for translated code; 0: the engine's choice */
-	bool perf_map; /* name translated code for perf, in /tmp/perf-PID.map */
+	bool perf_map;		   /* name translated code for perf, in /tmp/perf-PID.map */
 };
 
 /* Outside debugging (gdb): exact gva of instructions and data, while set. */

@@ -29,11 +29,11 @@ enum exit_cause {
 	EXIT_FIRST_INTERNAL,
 	EXIT_INTERRUPT = EXIT_FIRST_INTERNAL, /* an external interrupt was delivered */
 	EXIT_NMI,
-	EXIT_EXCEPTION, /* an exception was delivered to the guest (page faults apart) */
+	EXIT_EXCEPTION,	 /* an exception was delivered to the guest (page faults apart) */
 	EXIT_PAGE_FAULT, /* a page fault was delivered to the guest */
-	EXIT_SOFT_INT,	/* INT n, INT3, INTO */
-	EXIT_TLB_MISS,	/* a guest page walk */
-	EXIT_TLB_FLUSH, /* by CR writes, INVLPG, INVPCID */
+	EXIT_SOFT_INT,	 /* INT n, INT3, INTO */
+	EXIT_TLB_MISS,	 /* a guest page walk */
+	EXIT_TLB_FLUSH,	 /* by CR writes, INVLPG, INVPCID */
 	EXIT_CR_WRITE,
 	EXIT_DR_ACCESS,
 	EXIT_MSR, /* MSRs the engine holds */

@@ -224,8 +224,8 @@ static uint32_t access_error(const struct walk *w, enum mmu_access access, enum 
 	if (class == MMU_USER)
 		error |= PF_U;
 	/* SDM 4.7: the I/D flag is only reported with NXE (and PAE or long paging) or SMEP. */
-	if (access == MMU_EXEC && ((w->s->cr4 & CR4_SMEP) ||
-				   ((w->s->cr4 & CR4_PAE) && (w->s->efer & EFER_NXE))))
+	if (access == MMU_EXEC &&
+	    ((w->s->cr4 & CR4_SMEP) || ((w->s->cr4 & CR4_PAE) && (w->s->efer & EFER_NXE))))
 		error |= PF_I;
 	return error;
 }

@@ -232,11 +232,10 @@ static uint16_t mode_key(const struct soft_cpu *c)
 	if (c->cpl == 0)
 		key |= MODE_KEY_CPL0 | ((s->cr4 & CR4_SMAP) ? MODE_KEY_SMAP : 0);
 	memcpy(&mxcsr, s->xsave.bytes + XSAVE_MXCSR, sizeof(mxcsr));
-	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR) &&
-	    (mxcsr & 0x1f80) == 0x1f80) {
+	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR) && (mxcsr & 0x1f80) == 0x1f80) {
 		key |= MODE_KEY_SSE;
-		if ((s->cr4 & CR4_OSXSAVE) && (s->xcr0 & (XCR0_SSE | XCR0_AVX)) ==
-						      (XCR0_SSE | XCR0_AVX))
+		if ((s->cr4 & CR4_OSXSAVE) &&
+		    (s->xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX))
 			key |= MODE_KEY_AVX;
 	}
 	return key;
@@ -489,8 +488,9 @@ static bool interpret(struct soft_cpu *c, const struct insn *i)
 	    !(atomic_load(&c->vcpu.requests) & VCPU_REQ_IRQ))
 		c->s.shadow = SHADOW_NONE;
 	park(c);
-	return !(i->flags & INSN_END) && c->s.rip == next && !c->break_block && !c->careful && !c->s.shadow &&
-	       !c->pending_dr6 && c->bt.mode_known && flushes == atomic_load(&c->translator->flushes);
+	return !(i->flags & INSN_END) && c->s.rip == next && !c->break_block && !c->careful &&
+	       !c->s.shadow && !c->pending_dr6 && c->bt.mode_known &&
+	       flushes == atomic_load(&c->translator->flushes);
 }
 
 /* After an instruction that ends its block: where to go on without a trip through run(), if there
@@ -592,10 +592,9 @@ static int bt_create(const struct engine_config *config, struct engine **out, st
 			return r;
 		}
 	}
-	r = bt_cache_create(bt, config->mem,
-			    config->code_cache_bytes ? config->code_cache_bytes
-						     : CODE_BYTES_DEFAULT,
-			    err);
+	r = bt_cache_create(
+		bt, config->mem,
+		config->code_cache_bytes ? config->code_cache_bytes : CODE_BYTES_DEFAULT, err);
 	if (r < 0) {
 		bt_destroy(e);
 		return r;

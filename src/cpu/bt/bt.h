@@ -58,12 +58,12 @@ enum {
 	MODE_KEY_CLASS = 2, /* two bits: enum mmu_class */
 	MODE_KEY_CPL3 = 8,
 	MODE_KEY_CPL0 = 2048,
-	MODE_KEY_SSE = 16,	/* SSE may be used and MXCSR masks everything */
+	MODE_KEY_SSE = 16, /* SSE may be used and MXCSR masks everything */
 	MODE_KEY_AVX = 32,
-	MODE_KEY_FS = 64,	/* 32-bit code: FS has a full limit */
+	MODE_KEY_FS = 64, /* 32-bit code: FS has a full limit */
 	MODE_KEY_GS = 128,
-	MODE_KEY_SMAP = 256,	/* CR4.SMAP at CPL 0: STAC and CLAC change the class */
-	MODE_KEY_TSD = 512,	/* RDTSC is not allowed */
+	MODE_KEY_SMAP = 256, /* CR4.SMAP at CPL 0: STAC and CLAC change the class */
+	MODE_KEY_TSD = 512,  /* RDTSC is not allowed */
 	MODE_KEY_VALID = 1024,
 };
 
@@ -71,29 +71,35 @@ struct bt_block;
 
 /* A direct way out of a block. */
 struct bt_exit {
-	uint64_t rip;	    /* where it goes; of an indirect branch: where that is */
-	int32_t popped;	    /* bytes that an indirect branch takes off the stack */
-	uint8_t mode;	    /* in which mode */
-	uint8_t flags;	    /* enum flags_at when it is taken */
+	uint64_t rip;	/* where it goes; of an indirect branch: where that is */
+	int32_t popped; /* bytes that an indirect branch takes off the stack */
+	uint8_t mode;	/* in which mode */
+	uint8_t flags;	/* enum flags_at when it is taken */
 	bool linked;
-	uint8_t *jump;	    /* the 4-byte distance, writable view */
-	const void *stub;   /* where it leads while it is not linked */
+	uint8_t *jump;	  /* the 4-byte distance, writable view */
+	const void *stub; /* where it leads while it is not linked */
 	struct bt_block *from, *to;
 	struct bt_exit *next_of_block; /* exits of `from` */
-	struct bt_exit *next_in; /* linked exits that lead to `to` */
+	struct bt_exit *next_in;       /* linked exits that lead to `to` */
 };
 
 /* Checking and flag-adapting entries, made when first needed. */
-enum bt_entry_kind { ENTRY_HOST, ENTRY_PARKED, ENTRY_HOST_CHECK, ENTRY_PARKED_CHECK, ENTRY_JUMP,
-		     ENTRY_NR };
+enum bt_entry_kind {
+	ENTRY_HOST,
+	ENTRY_PARKED,
+	ENTRY_HOST_CHECK,
+	ENTRY_PARKED_CHECK,
+	ENTRY_JUMP,
+	ENTRY_NR
+};
 
 struct bt_block {
-	uint32_t page;	/* id */
+	uint32_t page;	 /* id */
 	uint16_t offset; /* in the page */
 	uint16_t bytes;
 	uint8_t mode;
-	uint8_t flags;	/* what the main entry wants: FLAGS_DEAD (nothing), HOST or PARKED */
-	bool dead;	/* invalidated */
+	uint8_t flags; /* what the main entry wants: FLAGS_DEAD (nothing), HOST or PARKED */
+	bool dead;     /* invalidated */
 	/* Of a block of one instruction that runs over the page's end: the id of the second page,
 	 * and the entry in that page's list, which stands for the block itself. */
 	uint32_t page2;
@@ -111,8 +117,14 @@ struct bt_page {
 	uint32_t next_hash; /* id, 0: none */
 };
 
-enum { BT_CPUS_MAX = 256, BT_PAGES_MAX = 1 << 16, BT_BLOCKS_MAX = 1 << 19, BT_EXITS_MAX = 1 << 20,
-       BT_HASH = 1 << 18, BT_INSNS_MAX = 1 << 18 };
+enum {
+	BT_CPUS_MAX = 256,
+	BT_PAGES_MAX = 1 << 16,
+	BT_BLOCKS_MAX = 1 << 19,
+	BT_EXITS_MAX = 1 << 20,
+	BT_HASH = 1 << 18,
+	BT_INSNS_MAX = 1 << 18
+};
 
 /* Thunks: hand-made code at the front of code memory. */
 struct bt_thunks {
@@ -133,7 +145,7 @@ struct bt_access {
 	int32_t done;  /* from this struct to where the rest of the block goes on; 0: nowhere */
 	uint8_t size;
 	uint8_t write;
-	uint8_t class; /* enum mmu_class */
+	uint8_t class;	   /* enum mmu_class */
 	uint8_t unaligned; /* address bits that raise #GP, before any #PF */
 };
 

@@ -30,13 +30,13 @@ struct bt_block;
 
 struct bt_cpu {
 	uint64_t host_rsp;
-	uint64_t resume;  /* where a thunk goes on in translated code */
-	uint64_t scratch; /* the target of a CALL through memory */
-	uint32_t flags;	  /* parked arithmetic flags: AX after LAHF and SETO AL */
+	uint64_t resume;     /* where a thunk goes on in translated code */
+	uint64_t scratch;    /* the target of a CALL through memory */
+	uint32_t flags;	     /* parked arithmetic flags: AX after LAHF and SETO AL */
 	uint32_t vec_loaded; /* guest XMM and YMM registers and MXCSR are in the host's */
 	uint32_t host_mxcsr;
 	uint32_t request_mask; /* requests worth leaving for: not interrupts while IF is clear */
-	uint32_t from; /* index of the indirect branch run last (bt.exits), for its faults */
+	uint32_t from;	      /* index of the indirect branch run last (bt.exits), for its faults */
 	struct bt_exit *exit; /* of a direct jump that is not linked yet, or NULL */
 
 	uint8_t mode;	 /* index of the translation mode; valid when mode_known */

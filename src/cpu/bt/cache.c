@@ -129,8 +129,8 @@ uint32_t bt_page_id(struct bt *bt, uint64_t gva, uint64_t gpa, unsigned mode)
 	if (bt->page_count == BT_PAGES_MAX)
 		return 0;
 	uint32_t id = bt->page_count++;
-	bt->pages[id] = (struct bt_page){
-		.gva = gva, .gpa = gpa, .mode = (uint8_t)mode, .next_hash = *slot};
+	bt->pages[id] =
+		(struct bt_page){.gva = gva, .gpa = gpa, .mode = (uint8_t)mode, .next_hash = *slot};
 	*slot = id;
 	return id;
 }
@@ -265,8 +265,7 @@ static const void *make_entry(struct bt *bt, struct bt_block *b, enum bt_entry_k
 
 const void *bt_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind)
 {
-	bool plain = b->flags == FLAGS_DEAD ||
-		     (kind == ENTRY_HOST && b->flags == FLAGS_HOST) ||
+	bool plain = b->flags == FLAGS_DEAD || (kind == ENTRY_HOST && b->flags == FLAGS_HOST) ||
 		     (kind == ENTRY_PARKED && b->flags == FLAGS_PARKED);
 
 	if ((kind == ENTRY_HOST || kind == ENTRY_PARKED) && plain)

@@ -75,8 +75,8 @@ static bool is_vector_class(ZydisRegisterClass k)
 
 static bool is_gpr_class(ZydisRegisterClass k)
 {
-	return k == ZYDIS_REGCLASS_GPR8 || k == ZYDIS_REGCLASS_GPR16 ||
-	       k == ZYDIS_REGCLASS_GPR32 || k == ZYDIS_REGCLASS_GPR64;
+	return k == ZYDIS_REGCLASS_GPR8 || k == ZYDIS_REGCLASS_GPR16 || k == ZYDIS_REGCLASS_GPR32 ||
+	       k == ZYDIS_REGCLASS_GPR64;
 }
 
 static unsigned gpr_number(ZydisRegister r)
@@ -121,8 +121,7 @@ static bool look_at_operands(struct item *it)
 				it->writes |= 1u << n;
 				/* Part of the register, or perhaps not at all: the rest is kept.
 				 * So it is with a source of zero. */
-				if (op->size < 32 ||
-				    !(op->actions & ZYDIS_OPERAND_ACTION_WRITE) ||
+				if (op->size < 32 || !(op->actions & ZYDIS_OPERAND_ACTION_WRITE) ||
 				    it->i.mnemonic == ZYDIS_MNEMONIC_BSF ||
 				    it->i.mnemonic == ZYDIS_MNEMONIC_BSR)
 					it->reads |= 1u << n;
@@ -558,7 +557,8 @@ static enum kind helper_kind(struct item *it)
 /* What is copied, with its memory operand changed if it has one. */
 static enum kind copy_kind(struct trans *t, struct item *it)
 {
-	bool wide = t->key & MODE_KEY_64, one_byte_map = it->d.z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
+	bool wide = t->key & MODE_KEY_64,
+	     one_byte_map = it->d.z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
 
 	if (!wide && means_other_in_64bit(it))
 		return KIND_HELPER;

@@ -212,7 +212,7 @@ static void emit_call_indirect(struct trans *t, const struct item *it)
 	if (wide(t)) {
 		/* Nothing is pushed when the target is not canonical: bits 63 to 47 are equal. */
 		e_bytes(&t->e, "\x4d\x89\xda\x49\xc1\xfa\x2f", 7); /* mov r10, r11; sar r10, 47 */
-		e_bytes(&t->e, "\x49\xff\xc2", 3);			 /* inc r10 */
+		e_bytes(&t->e, "\x49\xff\xc2", 3);		   /* inc r10 */
 		e_alu_ri(&t->e, true, ALU_CMP, T_INDEX, 1);
 		leave_to_helper(t, it, CC_A);
 	}

@@ -15,7 +15,7 @@ enum { SPAN_MAX = 1024 };
 
 struct plan {
 	struct group g;
-	int delta;	   /* of the base register since the start, by pushes and the like */
+	int delta; /* of the base register since the start, by pushes and the like */
 	unsigned accesses;
 	bool based;
 };
@@ -62,9 +62,9 @@ static bool take(struct plan *p, unsigned base, int offset, unsigned size, unsig
 			return false;
 		if (g->align && (offset - g->low) % (int)align)
 			return false;
-		low -= (low - offset) % (int)align ? ((low - offset) % (int)align + (int)align) %
-							     (int)align
-						   : 0;
+		low -= (low - offset) % (int)align
+			       ? ((low - offset) % (int)align + (int)align) % (int)align
+			       : 0;
 	} else if (g->align && low < g->low) {
 		low = g->low - (g->low - low + (int)g->align - 1) / (int)g->align * (int)g->align;
 	}
@@ -146,8 +146,7 @@ void plan_group(const struct trans *t, unsigned first, struct group *g)
 
 	g->count = 0;
 	if ((start->kind == KIND_PUSH && (start->i.flags & INSN_MEM)) ||
-	    (start->kind != KIND_MEMORY && start->kind != KIND_PUSH &&
-	     start->kind != KIND_POP))
+	    (start->kind != KIND_MEMORY && start->kind != KIND_PUSH && start->kind != KIND_POP))
 		return;
 	for (unsigned n = first; n < t->count; n++) {
 		bool last = false;

@@ -37,10 +37,9 @@ void emit_rep(struct trans *t, const struct item *it)
 {
 	struct emit *e = &t->e;
 	unsigned size = it->i.width;
-	bool stos = it->i.mnemonic == ZYDIS_MNEMONIC_STOSB ||
-		    it->i.mnemonic == ZYDIS_MNEMONIC_STOSW ||
-		    it->i.mnemonic == ZYDIS_MNEMONIC_STOSD ||
-		    it->i.mnemonic == ZYDIS_MNEMONIC_STOSQ;
+	bool stos =
+		it->i.mnemonic == ZYDIS_MNEMONIC_STOSB || it->i.mnemonic == ZYDIS_MNEMONIC_STOSW ||
+		it->i.mnemonic == ZYDIS_MNEMONIC_STOSD || it->i.mnemonic == ZYDIS_MNEMONIC_STOSQ;
 
 	flags_clobber(t, it->live_after);
 	e_gs(e, false, 0xf7, 0, OFF(s.rflags)); /* test dword gs:[rflags], imm */

@@ -11,13 +11,13 @@ static void emit_rdtsc(struct trans *t, const struct item *it)
 	struct emit *e = &t->e;
 
 	flags_clobber(t, it->live_after);
-	e_bytes(e, "\x0f\x31", 2);	    /* rdtsc */
+	e_bytes(e, "\x0f\x31", 2);	   /* rdtsc */
 	e_bytes(e, "\x48\xc1\xe2\x20", 4); /* shl rdx, 32 */
-	e_bytes(e, "\x48\x09\xd0", 3);    /* or rax, rdx */
+	e_bytes(e, "\x48\x09\xd0", 3);	   /* or rax, rdx */
 	e_gs(e, true, 0x03, RAX, OFF(s.tsc_offset));
-	e_bytes(e, "\x48\x89\xc2", 3);    /* mov rdx, rax */
+	e_bytes(e, "\x48\x89\xc2", 3);	   /* mov rdx, rax */
 	e_bytes(e, "\x48\xc1\xea\x20", 4); /* shr rdx, 32 */
-	e_bytes(e, "\x89\xc0", 2);	    /* mov eax, eax */
+	e_bytes(e, "\x89\xc0", 2);	   /* mov eax, eax */
 	if (it->i.mnemonic == ZYDIS_MNEMONIC_RDTSCP)
 		e_load32(e, RCX, OFF(s.tsc_aux));
 }
@@ -49,7 +49,7 @@ static void emit_access_check(struct trans *t, const struct item *it)
 	if (mode == BT_MODES)
 		t->failed = true;
 	e_gs(e, false, 0xc6, 0, OFF(data_class));
-	e8(e, (uint8_t)class);
+	e8(e, (uint8_t) class);
 	e_gs(e, false, 0xc6, 0, OFF(bt.mode));
 	e8(e, (uint8_t)mode);
 }
@@ -110,7 +110,7 @@ static void emit_pushf(struct trans *t, const struct item *it)
 	e_bytes(e, "\x41\xc1\xeb\x08", 4); /* shr r11d, 8 */
 	e_alu_ri(e, false, ALU_AND, T_ADDR, 0xd5);
 	e_alu_ri(e, false, ALU_AND, T_INDEX, 1);
-	e_bytes(e, "\x41\xc1\xe2\x0b", 4); /* shl r10d, 11 */
+	e_bytes(e, "\x41\xc1\xe2\x0b", 4);     /* shl r10d, 11 */
 	e_rr(e, false, 0x09, T_ADDR, T_INDEX); /* or r10d, r11d */
 	e_load32(e, T_ADDR, OFF(s.rflags));
 	e_alu_ri(e, false, ALU_AND, T_ADDR, (int32_t)kept);

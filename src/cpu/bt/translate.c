@@ -3,7 +3,6 @@
 
 #include <errno.h>
 
-
 /*
  * From guest instructions to a block of host code, in three passes: decode and classify forward,
  * find which flags are wanted backward, emit forward. One translation runs at a time (bt->lock).
@@ -409,7 +408,8 @@ static void find_live_flags(struct trans *t)
 		if (ends_block(it) || it->kind == KIND_JCC)
 			live = FLAGS_ARITH;
 		it->live_after = live;
-		if (it->kind == KIND_HELPER || it->kind == KIND_PUSHF || ends_block(it) || it->kind == KIND_JCC)
+		if (it->kind == KIND_HELPER || it->kind == KIND_PUSHF || ends_block(it) ||
+		    it->kind == KIND_JCC)
 			live = FLAGS_ARITH;
 		else if (it->kind != KIND_NOP)
 			live = (live & ~it->flags_written) | it->flags_read;

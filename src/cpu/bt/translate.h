@@ -17,11 +17,11 @@ enum kind {
 	KIND_PUSH,
 	KIND_POP,
 	KIND_LEAVE,
-	KIND_INC_DEC,	/* the one-byte forms of 32-bit code */
+	KIND_INC_DEC, /* the one-byte forms of 32-bit code */
 	KIND_DIVIDE,
 	KIND_RDTSC,
-	KIND_REP,	/* REP MOVS and REP STOS of 64-bit code */
-	KIND_JUMP,	/* direct */
+	KIND_REP,  /* REP MOVS and REP STOS of 64-bit code */
+	KIND_JUMP, /* direct */
 	KIND_JCC,
 	KIND_JUMP_IND,
 	KIND_CALL,
@@ -32,7 +32,7 @@ enum kind {
 	KIND_CLD,
 	KIND_PUSHF,
 	KIND_MOV_SELECTOR,
-	KIND_BIT,	/* BT and kin with the bit's number in a register, in memory */
+	KIND_BIT, /* BT and kin with the bit's number in a register, in memory */
 	KIND_SWAPGS,
 	KIND_STAC,
 	KIND_CLAC,
@@ -49,9 +49,9 @@ struct item {
 	uint16_t reads, writes; /* general registers, operands and implicit ones, not addressing */
 	uint16_t address;	/* general registers in the memory operand's address */
 	uint16_t mem_bytes;
-	uint8_t align;		/* of the memory operand, or 0 */
+	uint8_t align; /* of the memory operand, or 0 */
 	bool mem_read, mem_write;
-	bool vec;		/* needs the vector state loaded */
+	bool vec;			    /* needs the vector state loaded */
 	uint32_t flags_read, flags_written; /* arithmetic flags */
 	uint32_t live_before, live_after;
 };
@@ -73,9 +73,9 @@ struct trans {
 	struct cold {
 		enum { COLD_MISS, COLD_LEAVE, COLD_EXIT, COLD_VEC, COLD_HELPER, COLD_GROUP } kind;
 		const struct item *it;
-		uint8_t *from;	 /* jump to patch */
+		uint8_t *from;	      /* jump to patch */
 		const uint8_t *retry; /* as it runs */
-		uint8_t *resume; /* where to go on, writable view */
+		uint8_t *resume;      /* where to go on, writable view */
 		enum flags_at resume_flags;
 		bool resume_vec; /* the vector state is loaded there */
 		uint64_t rip;
@@ -83,9 +83,9 @@ struct trans {
 		uint8_t size, write, class;
 		int16_t stack_disp; /* the address is [RSP + this] where there is no operand */
 		bool by_stack;
-		unsigned base; /* of by_stack */
-		unsigned first, count;	  /* of COLD_GROUP: the items */
-		uint16_t key;		  /* the mode where they are */
+		unsigned base;	       /* of by_stack */
+		unsigned first, count; /* of COLD_GROUP: the items */
+		uint16_t key;	       /* the mode where they are */
 		enum flags_at start_flags;
 	} cold[12 * ITEMS_MAX];
 	unsigned colds;

@@ -104,8 +104,8 @@ static void take_operands(const struct decoded *d, struct insn *i)
 			 * a prefix may change; ES:rDI and the stack may not be overridden. */
 			if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && !(i->flags & INSN_MEM) &&
 			    op->mem.segment != ZYDIS_REGISTER_ES &&
-			    op->mem.base != ZYDIS_REGISTER_RSP && op->mem.base != ZYDIS_REGISTER_ESP &&
-			    op->mem.base != ZYDIS_REGISTER_SP)
+			    op->mem.base != ZYDIS_REGISTER_RSP &&
+			    op->mem.base != ZYDIS_REGISTER_ESP && op->mem.base != ZYDIS_REGISTER_SP)
 				i->seg = seg_number(op->mem.segment);
 			continue;
 		}

@@ -25,11 +25,11 @@ enum {
 };
 
 enum insn_flag {
-	INSN_MEM = 1,	 /* has a memory operand (ea_* are set; for LEA too) */
+	INSN_MEM = 1, /* has a memory operand (ea_* are set; for LEA too) */
 	INSN_LOCK = 2,
-	INSN_REP = 4,	 /* F3 */
-	INSN_REPNE = 8,	 /* F2 */
-	INSN_END = 16,	 /* ends a block: jumps, and whatever may change modes or mappings */
+	INSN_REP = 4,	   /* F3 */
+	INSN_REPNE = 8,	   /* F2 */
+	INSN_END = 16,	   /* ends a block: jumps, and whatever may change modes or mappings */
 	INSN_DST_MEM = 32, /* operand 0 is the memory operand */
 };
 
@@ -37,19 +37,19 @@ struct soft_cpu;
 struct insn {
 	void (*fn)(struct soft_cpu *c, const struct insn *i);
 	const void *aux; /* hostexec's stub */
-	uint64_t imm;	 /* immediate, sign-extended as encoded; relative branch distance; offset of a
+	uint64_t imm; /* immediate, sign-extended as encoded; relative branch distance; offset of a
 			    far pointer */
 	int64_t disp;
-	uint16_t imm2;	 /* ENTER's second immediate, selector of a far pointer */
+	uint16_t imm2;	   /* ENTER's second immediate, selector of a far pointer */
 	uint16_t mnemonic; /* ZydisMnemonic */
 	uint8_t length;
 	uint8_t flags;
-	uint8_t width;	 /* effective operand size in bytes: 1, 2, 4, 8 */
+	uint8_t width;	    /* effective operand size in bytes: 1, 2, 4, 8 */
 	uint8_t addr_bytes; /* address size: 2, 4, 8 */
-	uint8_t size[2]; /* bytes of operands 0 and 1 */
-	uint8_t reg[3];	 /* register numbers of visible operands 0 to 2 within their class; REG_NONE
+	uint8_t size[2];    /* bytes of operands 0 and 1 */
+	uint8_t reg[3]; /* register numbers of visible operands 0 to 2 within their class; REG_NONE
 			    where the operand is no register */
-	uint8_t seg;	 /* enum seg_reg of the memory operand, also of implicit DS:rSI ones */
+	uint8_t seg;	/* enum seg_reg of the memory operand, also of implicit DS:rSI ones */
 	uint8_t base, index, scale; /* scale: 1, 2, 4, 8 */
 	uint8_t bytes[15];
 };

@@ -11,12 +11,12 @@
 
 /* One operation on a place of the given size: asm for plain and locked. CF goes in by BT. */
 #define BINARY(NAME, BITS, INSN, LOCK)                                                             \
-	static inline uint16_t NAME##BITS##LOCK(volatile uint##BITS##_t *dst,                      \
-						uint##BITS##_t src, uint64_t flags)                \
+	static inline uint16_t NAME##BITS##LOCK(volatile uint##BITS##_t *dst, uint##BITS##_t src,  \
+						uint64_t flags)                                    \
 	{                                                                                          \
 		uint16_t ax;                                                                       \
-		__asm__ volatile("bt $0, %[fl]\n\t" LOCKED_##LOCK INSN " %[src], %[dst]\n\t"       \
-				 CAPTURE_FLAGS                                                     \
+		__asm__ volatile("bt $0, %[fl]\n\t" LOCKED_##LOCK INSN                             \
+				 " %[src], %[dst]\n\t" CAPTURE_FLAGS                               \
 				 : [dst] "+m"(*dst), "=&a"(ax)                                     \
 				 : [src] "r"(src), [fl] "r"(flags)                                 \
 				 : "cc", "memory");                                                \

@@ -259,7 +259,10 @@ static struct block *build(struct soft_cpu *c, const uint8_t *hva, uint64_t gpa)
 		return NULL;
 	b->used += count;
 	struct block *k = slot_of(b, gpa, c->mode);
-	*k = (struct block){.gpa = gpa + 1, .insn = insn, .mode = c->mode, .count = (uint8_t)count,
+	*k = (struct block){.gpa = gpa + 1,
+			    .insn = insn,
+			    .mode = c->mode,
+			    .count = (uint8_t)count,
 			    .bytes = (uint8_t)at};
 	memcpy(k->code, hva, at);
 	return k;

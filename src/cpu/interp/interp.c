@@ -468,7 +468,7 @@ static void debug_exception(struct soft_cpu *c, uint64_t dr6)
 	c->s.dr6 = (c->s.dr6 & ~UINT64_C(0xf)) | dr6;
 	c->pending_dr6 = 0;
 	c->s.dr7 &= ~(UINT64_C(1) << 13); /* GD */
-	c->s.debugctl = 0; /* LBR and BTF (SDM Vol. 3, 17.4.1) */
+	c->s.debugctl = 0;		  /* LBR and BTF (SDM Vol. 3, 17.4.1) */
 	deliver(c, VEC_DB, EVENT_EXCEPTION, false, 0);
 }
 

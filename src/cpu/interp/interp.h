@@ -56,28 +56,29 @@ struct soft_cpu {
 	/* Derived from s by cpu_update_mode after anything it depends on has changed: CS, SS, CR0,
 	 * CR4, EFER, RFLAGS.VM/AC, CPL, segment bases and limits. */
 	uint8_t cpl;
-	uint8_t mode;	   /* enum insn_mode, decode/insn.h */
+	uint8_t mode;	    /* enum insn_mode, decode/insn.h */
 	uint8_t data_class; /* enum mmu_class of ordinary data accesses */
-	bool careful;	   /* TF, shadows, breakpoints: one instruction at a time */
-	bool careful_near; /* careful only for breakpoints and watchpoints: blocks may be run where
+	bool careful;	    /* TF, shadows, breakpoints: one instruction at a time */
+	bool careful_near;  /* careful only for breakpoints and watchpoints: blocks may be run where
 			      no breakpoint is near */
-	uint64_t lin_mask; /* of linear addresses: all ones in 64-bit mode, else 32 bits */
-	uint64_t ip_mask;  /* of RIP: 64, 32 or 16 bits */
-	uint64_t seg_base[SEG_NR]; /* as address generation adds it: 0 for ES to DS in 64-bit mode */
+	uint64_t lin_mask;  /* of linear addresses: all ones in 64-bit mode, else 32 bits */
+	uint64_t ip_mask;   /* of RIP: 64, 32 or 16 bits */
+	uint64_t
+		seg_base[SEG_NR]; /* as address generation adds it: 0 for ES to DS in 64-bit mode */
 	uint8_t seg_flat; /* bit n: segment n needs no limit or rights check for data accesses */
 
-	bool align_check; /* #AC: CR0.AM, RFLAGS.AC, CPL 3 */
-	bool watching;	  /* some data is watched, by DR7 or a debugger */
+	bool align_check;     /* #AC: CR0.AM, RFLAGS.AC, CPL 3 */
+	bool watching;	      /* some data is watched, by DR7 or a debugger */
 	uint8_t shadow_taken; /* the shadow the instruction in flight began under */
-	uint64_t resume_gva; /* a debugger's breakpoint just reported there, plus 1; else 0 */
-	bool watch_hit;	  /* a debugger's watchpoint was met by the instruction in flight */
+	uint64_t resume_gva;  /* a debugger's breakpoint just reported there, plus 1; else 0 */
+	bool watch_hit;	      /* a debugger's watchpoint was met by the instruction in flight */
 	uint64_t watch_gva;
 
 	bool vendor_amd; /* of the CPUID the guest sees: the manuals differ in places */
 	const struct cpuid_model *cpuid; /* the engine's */
-	uint64_t large[2][16]; /* where TLB entries may be parts of pages over 4 KiB */
-	bool split_locked; /* this vCPU holds the lock of rmw_lock (access.h) */
-	bool break_block; /* the running block may have changed: look it up anew */
+	uint64_t large[2][16];		 /* where TLB entries may be parts of pages over 4 KiB */
+	bool split_locked;		 /* this vCPU holds the lock of rmw_lock (access.h) */
+	bool break_block;		 /* the running block may have changed: look it up anew */
 	struct engine *engine;
 	struct mem *mem;
 	struct vcpu_board board;
@@ -95,7 +96,7 @@ struct soft_cpu {
 		uint64_t cr2;
 	} fault; /* what cpu_raise carries to the loop */
 
-	struct {		 /* the event being delivered, to tell double faults */
+	struct { /* the event being delivered, to tell double faults */
 		bool active;
 		uint8_t vector;
 		uint8_t kind;
@@ -103,7 +104,7 @@ struct soft_cpu {
 	enum exit_cause waiting; /* the exit that run() has to complete; EXIT_NR: none */
 
 	struct block_cache *blocks;
-	uint8_t *rom_sink; /* a page that swallows writes to ROM */
+	uint8_t *rom_sink;	 /* a page that swallows writes to ROM */
 	const struct insn *insn; /* in flight */
 	struct tlb tlb;
 	struct bt_cpu bt;
@@ -157,12 +158,14 @@ void cpu_write32(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, uint32_t
 void cpu_write64(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, uint64_t v);
 /* Any length up to 1024 bytes, all or nothing as to faults. */
 void cpu_read(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, void *buf, unsigned len);
-void cpu_write(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, const void *buf, unsigned len);
+void cpu_write(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, const void *buf,
+	       unsigned len);
 /* Raises what a write (or read) of [offset, offset + len) would raise, and does nothing else. */
 void cpu_probe(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, unsigned len, bool write);
 
 /* The linear address of seg:offset for an access of len bytes, after the segment checks. */
-uint64_t cpu_linear(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, unsigned len, bool write);
+uint64_t cpu_linear(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, unsigned len,
+		    bool write);
 
 /*
  * Linear addresses with a given class: for descriptor tables, TSS, stacks of other privilege
@@ -170,7 +173,8 @@ uint64_t cpu_linear(struct soft_cpu *c, enum seg_reg seg, uint64_t offset, unsig
  * vector is due). len 1 to 128; all or nothing as to faults.
  */
 void lin_read(struct soft_cpu *c, uint64_t gva, void *buf, unsigned len, enum mmu_class class);
-void lin_write(struct soft_cpu *c, uint64_t gva, const void *buf, unsigned len, enum mmu_class class);
+void lin_write(struct soft_cpu *c, uint64_t gva, const void *buf, unsigned len,
+	       enum mmu_class class);
 void lin_probe(struct soft_cpu *c, uint64_t gva, unsigned len, enum mmu_class class, bool write);
 /* Class of implicit supervisor accesses now (SDM 4.6: SMAP applies to them whatever AC says). */
 enum mmu_class cpu_system_class(const struct soft_cpu *c);

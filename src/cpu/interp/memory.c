@@ -113,8 +113,8 @@ static void fill_tlb(struct soft_cpu *c, uint64_t gva, enum mmu_class class,
 }
 
 /* Translates one access within a page. */
-static struct target resolve(struct soft_cpu *c, uint64_t gva, unsigned len,
-			     enum mmu_access access, enum mmu_class class)
+static struct target resolve(struct soft_cpu *c, uint64_t gva, unsigned len, enum mmu_access access,
+			     enum mmu_class class)
 {
 	struct mmu_page page;
 	uint32_t error;

@@ -320,7 +320,7 @@ op_fn *mov_select(const struct decoded *d, struct insn *i)
 		return mov_form(d, i);
 	case ZYDIS_MNEMONIC_MOVZX:
 		return (i->flags & INSN_MEM) && i->size[1] == 1 && i->size[0] >= 4 ? movzx_r_m8
-										  : op_movzx;
+										   : op_movzx;
 	case ZYDIS_MNEMONIC_MOVSX:
 	case ZYDIS_MNEMONIC_MOVSXD:
 		return op_movsx;

@@ -34,7 +34,7 @@ static inline void set_arith(struct soft_cpu *c, uint64_t fl)
 		set_arith(c, fl);                                                                  \
 	}
 #define NARROW_MUL(NAME, INSN)                                                                     \
-	static void NAME##8(struct soft_cpu *c, const struct insn *i)                              \
+	static void NAME##8(struct soft_cpu * c, const struct insn *i)                             \
 	{                                                                                          \
 		uint8_t src = (uint8_t)one_operand(c, i);                                          \
 		uint16_t a = (uint16_t)c->s.gpr[RAX];                                              \
@@ -99,7 +99,7 @@ typedef __int128 s128;
 		set_arith(c, fl);                                                                  \
 	}
 #define DIVIDE8(NAME, INSN, FITS)                                                                  \
-	static void NAME##8(struct soft_cpu *c, const struct insn *i)                              \
+	static void NAME##8(struct soft_cpu * c, const struct insn *i)                             \
 	{                                                                                          \
 		uint8_t src = (uint8_t)one_operand(c, i);                                          \
 		uint16_t a = (uint16_t)c->s.gpr[RAX];                                              \

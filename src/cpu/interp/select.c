@@ -15,10 +15,9 @@ op_fn *insn_select(const struct decoded *d, struct insn *i)
 {
 	/* Most frequent first; hostexec last, since it takes whatever it can run. */
 	static op_fn *(*const selects[])(const struct decoded *d, struct insn *i) = {
-		mov_select,	alu_select,    flow_select,   stack_select,
-		shift_select,	bits_select,   muldiv_select, string_select,
-		atomic_select,	sys_ctl_select, sys_far_select, port_select,
-		bcd_select,	hostexec_select,
+		mov_select,	alu_select,    flow_select,   stack_select,    shift_select,
+		bits_select,	muldiv_select, string_select, atomic_select,   sys_ctl_select,
+		sys_far_select, port_select,   bcd_select,    hostexec_select,
 	};
 
 	for (unsigned k = 0; k < sizeof(selects) / sizeof(selects[0]); k++) {

@@ -119,9 +119,8 @@ static void op_enter(struct soft_cpu *c, const struct insn *i)
 	sp = (sp - (uint16_t)i->imm) & mask;
 	cpu_probe(c, SEG_SS, sp, size, true); /* a fault at the new top of stack comes here */
 	set_sp(c, mask, sp);
-	set_reg(c, RBP, size, mask == UINT16_MAX && size == 4
-				      ? (c->s.gpr[RBP] & 0xffff0000) | frame
-				      : frame);
+	set_reg(c, RBP, size,
+		mask == UINT16_MAX && size == 4 ? (c->s.gpr[RBP] & 0xffff0000) | frame : frame);
 }
 
 static void op_leave(struct soft_cpu *c, const struct insn *i)

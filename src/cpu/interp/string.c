@@ -15,10 +15,10 @@
 enum { CHUNK = 4096 };
 
 struct string_op {
-	unsigned size;	/* of an element */
-	unsigned addr;	/* bytes of the address size */
-	uint64_t mask;	/* of rSI, rDI, rCX */
-	int64_t step;	/* by DF */
+	unsigned size; /* of an element */
+	unsigned addr; /* bytes of the address size */
+	uint64_t mask; /* of rSI, rDI, rCX */
+	int64_t step;  /* by DF */
 };
 
 static struct string_op begin(const struct soft_cpu *c, const struct insn *i)

@@ -50,11 +50,11 @@ enum {
 enum { LOADED_HIGH = 1, LOADER_UNDEFINED = 0xff, XLF_KERNEL_64 = 1, XLF_ABOVE_4G = 2 };
 enum { ENTRY64_OFFSET = 0x200, SECTOR = 512, PARAGRAPH = 16, DEFAULT_SETUP_SECTS = 4 };
 enum { SETUP_RNG_SEED = 9, SEED_BYTES = 32, VID_MODE_NORMAL = 0xffff };
-#define MAGIC_HDRS	    UINT32_C(0x53726448)
-#define BOOT_FLAG	    0xaa55
-#define LOAD_DEFAULT	    UINT64_C(0x100000)
-#define INITRD_MAX_DEFAULT  UINT64_C(0x37ffffff) /* before protocol 2.03 */
-#define CMDLINE_MAX_DEFAULT 255			 /* before protocol 2.06 */
+#define MAGIC_HDRS UINT32_C(0x53726448)
+#define BOOT_FLAG 0xaa55
+#define LOAD_DEFAULT UINT64_C(0x100000)
+#define INITRD_MAX_DEFAULT UINT64_C(0x37ffffff) /* before protocol 2.03 */
+#define CMDLINE_MAX_DEFAULT 255			/* before protocol 2.06 */
 
 /* The header's fields, with defaults for what the version does not have. */
 struct bzimage {

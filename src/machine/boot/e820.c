@@ -8,8 +8,8 @@
  * as NVS at its end, RAM up to the PCI hole, the PCI ECAM window, RAM from 4 GiB on.
  */
 #define EBDA_START UINT64_C(0x9fc00)
-#define EBDA_END   UINT64_C(0xa0000)
-#define RAM_START  UINT64_C(0x100000)
+#define EBDA_END UINT64_C(0xa0000)
+#define RAM_START UINT64_C(0x100000)
 
 static void add(struct e820_entry *map, unsigned *n, uint64_t start, uint64_t bytes,
 		enum e820_type type)

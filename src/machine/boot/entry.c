@@ -19,7 +19,7 @@ enum {
 /* As entries of a descriptor table (SDM 3.4.5), limit FFFFFh pages. */
 #define GDT_CODE32 UINT64_C(0x00cf9b000000ffff)
 #define GDT_CODE64 UINT64_C(0x00af9b000000ffff)
-#define GDT_DATA   UINT64_C(0x00cf93000000ffff)
+#define GDT_DATA UINT64_C(0x00cf93000000ffff)
 
 static void flat_segments(struct cpu_state *s, uint32_t code)
 {

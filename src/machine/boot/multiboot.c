@@ -52,7 +52,7 @@ enum {
 };
 #define HEADER_MAGIC UINT32_C(0x1badb002)
 #define LOADER_MAGIC UINT32_C(0x2badb002)
-#define RAM_START    UINT64_C(0x100000)
+#define RAM_START UINT64_C(0x100000)
 
 long multiboot_find(const uint8_t *head, size_t len)
 {

@@ -10,8 +10,8 @@
  * tables, is refused and nothing is overwritten.
  */
 #define LOW_START UINT64_C(0x500)
-#define LOW_END	  UINT64_C(0x9fc00)
-#define MIB	  UINT64_C(0x100000)
+#define LOW_END UINT64_C(0x9fc00)
+#define MIB UINT64_C(0x100000)
 
 enum { BANK_NR = 3, SHOW_MIB = 20 };
 
@@ -21,9 +21,12 @@ static struct boot_range bank(const struct boot *b, unsigned i)
 	uint64_t high = mem_high_bytes(b->mem);
 
 	switch (i) {
-	case 0: return (struct boot_range){LOW_START, LOW_END < low ? LOW_END : low, NULL};
-	case 1: return (struct boot_range){MIB, low > MIB ? low : MIB, NULL};
-	default: return (struct boot_range){MEM_HIGH_BASE, MEM_HIGH_BASE + high, NULL};
+	case 0:
+		return (struct boot_range){LOW_START, LOW_END < low ? LOW_END : low, NULL};
+	case 1:
+		return (struct boot_range){MIB, low > MIB ? low : MIB, NULL};
+	default:
+		return (struct boot_range){MEM_HIGH_BASE, MEM_HIGH_BASE + high, NULL};
 	}
 }
 

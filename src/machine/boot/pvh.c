@@ -25,7 +25,7 @@ enum {
 	/* struct hvm_memmap_table_entry: addr, size, type, reserved */
 	MEMMAP_BYTES = 24,
 };
-#define START_MAGIC   UINT32_C(0x336ec578)
+#define START_MAGIC UINT32_C(0x336ec578)
 #define INITRD_LOWEST UINT64_C(0x100000)
 
 /* No limit is given; an argument of a kernel that long is a mistake. */
