@@ -182,8 +182,11 @@ static void count_madt(const uint8_t *madt, struct madt_count *n)
 			assert_int_equal(get(e + 12, 4), get(e + 4, 4));
 			n->x2apic++;
 			break;
-		case 10: n->x2nmi++; break;
-		default: fail();
+		case 10:
+			n->x2nmi++;
+			break;
+		default:
+			fail();
 		}
 	}
 }
