@@ -320,10 +320,13 @@ static uint64_t *large_word(struct soft_cpu *c, unsigned giant, uint64_t gva, un
 
 static bool in_large_page(struct soft_cpu *c, uint64_t gva)
 {
-	unsigned bit;
-
-	return (*large_word(c, 0, gva, &bit) >> bit & 1) ||
-	       (*large_word(c, 1, gva, &bit) >> bit & 1);
+	for (unsigned giant = 0; giant < 2; giant++) {
+		unsigned bit;
+		uint64_t word = *large_word(c, giant, gva, &bit);
+		if (word >> bit & 1)
+			return true;
+	}
+	return false;
 }
 
 void cpu_note_page(struct soft_cpu *c, uint64_t gva, const struct mmu_page *page)
