@@ -328,8 +328,9 @@ static bool encode(struct gen *g, const struct iform *f, struct node *n)
 			put(n, 0x66);
 		if (f->rep)
 			put(n, f->rep);
-		uint8_t rex = (uint8_t)(0x40 | f->w << 3 |
-					(f->reg_free && f->has_modrm && reg >= 8) << 2 | x << 1 | b);
+		uint8_t rex =
+			(uint8_t)(0x40 | f->w << 3 |
+				  (f->reg_free && f->has_modrm && reg >= 8) << 2 | x << 1 | b);
 		if (long_mode && (rex != 0x40 || rng_percent(r, 20)))
 			put(n, rex);
 		if (f->map)
@@ -482,8 +483,7 @@ struct node *add_random(struct gen *g)
 	unsigned dice = (unsigned)rng_below(&g->r, 100);
 	enum weight w = dice < 62 ? COMMON : dice < 86 ? VECTOR : dice < 93 ? RARE : LEGACY_FLOAT;
 	for (unsigned tries = 0; tries < 50; tries++) {
-		const struct iform *f =
-			form_at(list[m][w][rng_below(&g->r, count[m][w])]);
+		const struct iform *f = form_at(list[m][w][rng_below(&g->r, count[m][w])]);
 		/* Faults that are sure to come, only now and then. */
 		if (!f->plain && !rng_percent(&g->r, 10))
 			continue;

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-/* A machine of one vCPU and 16 MiB, with the address space and the kernel of layout.h. */
+/* A machine of one or two vCPUs and 16 MiB, with the address space and the kernel of layout.h. */
 
 extern const uint8_t kernel_begin[], kernel_load[], kernel_end[], kernel_syscall[];
 
@@ -15,12 +15,17 @@ extern const uint8_t kernel_begin[], kernel_load[], kernel_end[], kernel_syscall
 
 static int irq_ack(void *opaque)
 {
-	struct box *b = opaque;
+	struct box_cpu *cpu = opaque;
+	struct box *b = cpu->box;
 
+	if (atomic_exchange(&cpu->ipi, false)) {
+		vcpu_unrequest(cpu->vcpu, VCPU_REQ_IRQ);
+		return IPI_VECTOR;
+	}
 	/* As a level it would come again and again at the same place, unless the engine gets on by
 	 * one instruction each time. */
 	if (!b->irq_level)
-		vcpu_unrequest(b->vcpu, VCPU_REQ_IRQ);
+		vcpu_unrequest(cpu->vcpu, VCPU_REQ_IRQ);
 	return rng_percent(&b->irq_rng, b->irq_percent) ? IRQ_VECTOR : -1;
 }
 
@@ -154,7 +159,8 @@ static void make_tables(struct box *b)
 	box_put64(b, GPA_PML4, GPA_PDPT | PTE_ALL);
 	box_put64(b, GPA_PML4 + 8 * 256, GPA_PDPT_HIGH | PTE_P | PTE_W);
 	box_put64(b, GPA_PDPT_HIGH, GPA_PD_HIGH | PTE_P | PTE_W);
-	box_put64(b, GPA_PD_HIGH, 0 | PTE_P | PTE_W | PTE_PS);
+	for (unsigned k = 0; k < BOX_RAM_BYTES >> 21; k++)
+		box_put64(b, GPA_PD_HIGH + 8 * k, (uint64_t)k << 21 | PTE_P | PTE_W | PTE_PS);
 	box_put64(b, GPA_PDPT + 8 * (CODE_BASE >> 30), GPA_PD | PTE_ALL);
 	box_put64(b, GPA_PD + 8 * (CODE_BASE >> 21 & 511), GPA_PT_CODE | PTE_ALL);
 	box_put64(b, GPA_PD + 8 * (DATA_BASE >> 21 & 511), GPA_PT_DATA | PTE_ALL);
@@ -170,9 +176,8 @@ static void make_descriptors(struct box *b)
 	box_put64(b, GPA_GDT + (SEL_CODE64 & ~7), UINT64_C(0x00affb000000ffff));
 	for (unsigned v = 0; v < 256; v++) {
 		uint64_t at = HIGH + GPA_KERNEL + 16 * v;
-		uint64_t type = v == 3 || v == 4 || v == END_VECTOR || v == SWAP_VECTOR
-					? 0xee00
-					 : 0x8e00;
+		uint64_t type = v == 3 || v == 4 || v == END_VECTOR || v == SWAP_VECTOR ? 0xee00
+											: 0x8e00;
 		box_put64(b, GPA_IDT + 16 * v,
 			  (at & 0xffff) | SEL_KERNEL << 16 | type << 32 |
 				  (at >> 16 & 0xffff) << 48);
@@ -214,7 +219,8 @@ static void make_start(struct box *b)
 
 /* ---- life ---- */
 
-int box_create(struct box **out, const char *engine, struct error *err)
+int box_create(struct box **out, const char *engine, unsigned cpus, uint64_t code_cache_bytes,
+	       struct error *err)
 {
 	struct error reason;
 	struct box *b = calloc(1, sizeof(*b));
@@ -222,7 +228,7 @@ int box_create(struct box **out, const char *engine, struct error *err)
 
 	if (!b)
 		return error_set(err, -ENOMEM, "no memory");
-	struct vcpu_board board = {irq_ack, no_cr8, ignore_cr8, ignore_ferr, b};
+	struct vcpu_board board = {irq_ack, no_cr8, ignore_cr8, ignore_ferr, NULL};
 	start_watchdog();
 	b->engine_name = engine;
 	b->patience_ms = 1000;
@@ -231,14 +237,24 @@ int box_create(struct box **out, const char *engine, struct error *err)
 	if (!b->ops || (ret = mem_create(&b->mem, BOX_RAM_BYTES, err)))
 		goto fail;
 	b->ram = mem_ptr(b->mem, 0, BOX_RAM_BYTES);
-	b->config = (struct engine_config){.mem = b->mem, .cpus = 1, .tsc_hz = 1000000000};
+	b->config = (struct engine_config){.mem = b->mem,
+					   .cpus = cpus,
+					   .tsc_hz = 1000000000,
+					   .code_cache_bytes = code_cache_bytes};
 	make_tables(b);
 	make_descriptors(b);
 	memcpy(b->ram + GPA_KERNEL, kernel_begin, (size_t)(kernel_end - kernel_begin));
 	make_start(b);
-	if ((ret = b->ops->create(&b->config, &b->engine, err)) ||
-	    (ret = b->ops->vcpu_create(b->engine, 0, &board, &b->vcpu, err)))
+	if ((ret = b->ops->create(&b->config, &b->engine, err)))
 		goto fail;
+	for (unsigned n = 0; n < cpus; n++) {
+		struct box_cpu *cpu = &b->cpu[n];
+		cpu->box = b;
+		board.opaque = cpu;
+		if ((ret = b->ops->vcpu_create(b->engine, n, &board, &cpu->vcpu, err)))
+			goto fail;
+	}
+	b->vcpu = b->cpu[0].vcpu;
 	*out = b;
 	return 0;
 fail:
@@ -250,8 +266,9 @@ void box_destroy(struct box *b)
 {
 	if (!b)
 		return;
-	if (b->vcpu)
-		b->ops->vcpu_destroy(b->vcpu);
+	for (unsigned n = 0; n < BOX_CPUS; n++)
+		if (b->cpu[n].vcpu)
+			b->ops->vcpu_destroy(b->cpu[n].vcpu);
 	if (b->engine)
 		b->ops->destroy(b->engine);
 	if (b->mem)
@@ -277,8 +294,7 @@ static void set_up(struct box *b, const struct program *p, const uint8_t *pristi
 	memcpy(b->ram + GPA_STAGING + CODE_BYTES, p->alt, ALT_BYTES);
 	memcpy(b->ram + GPA_NEXT, p->next, sizeof(p->next));
 	for (unsigned k = 0; k < p->slots; k++)
-		box_put64(b, GPA_SAFE + p->slot[k].at,
-			  CODE_BASE + p->node[p->slot[k].to].offset);
+		box_put64(b, GPA_SAFE + p->slot[k].at, CODE_BASE + p->node[p->slot[k].to].offset);
 	memset(q, 0, sizeof(*q));
 	q->copy = (CODE_BYTES + ALT_BYTES) / 8;
 	q->log_limit = LOG_MAX;

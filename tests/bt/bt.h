@@ -5,6 +5,7 @@
 #include "../truth/truth.h"
 #include "cpu/engine.h"
 #include "layout.h"
+#include "smp.h"
 
 /*
  * Tests of the binary translator by comparison: a program runs to its end on two little machines
@@ -20,8 +21,8 @@ enum fix {
 	FIX_REL32, /* the same */
 	FIX_ABS32, /* address of node `to` */
 	FIX_ABS64,
-	FIX_DATA, /* RIP-relative distance to address `target` */
-	FIX_CODE, /* `target` + offset of node `to` */
+	FIX_DATA,    /* RIP-relative distance to address `target` */
+	FIX_CODE,    /* `target` + offset of node `to` */
 	FIX_CODE_RIP /* RIP-relative distance to that */
 };
 
@@ -59,7 +60,7 @@ struct program {
 	uint64_t gpr[16], rflags;
 	alignas(16) uint8_t fx[FX_BYTES];
 	uint8_t ymmh[YMMH_BYTES];
-	uint16_t start;	      /* offset of the first node */
+	uint16_t start; /* offset of the first node */
 	uint32_t wild_seed;
 	/* Made by layout: */
 	unsigned bytes;
@@ -88,9 +89,9 @@ struct gen {
 	uint32_t reserved; /* registers that keep their value, a mask */
 	uint8_t pointer[3], pointers;
 	uint8_t index;
-	uint8_t hot[2];	   /* registers used more than others */
+	uint8_t hot[2];		/* registers used more than others */
 	unsigned fault_percent; /* of memory accesses */
-	unsigned loops;	   /* counters used */
+	unsigned loops;		/* counters used */
 	/* Instructions that others change: ADD with an immediate, operations on EAX that differ in
 	 * the opcode, conditional jumps; and those that do it. */
 	struct {
@@ -140,13 +141,22 @@ struct event {
 	uint64_t unused[2];
 };
 
+struct box;
+struct box_cpu {
+	struct box *box;
+	struct vcpu *vcpu;
+	_Atomic bool ipi; /* an interrupt from the other one */
+};
+enum { BOX_CPUS = 2 };
+
 struct box {
 	const char *engine_name;
 	const struct engine_ops *ops;
 	struct mem *mem;
 	struct engine_config config;
 	struct engine *engine;
-	struct vcpu *vcpu;
+	struct box_cpu cpu[BOX_CPUS];
+	struct vcpu *vcpu; /* of cpu[0] */
 	struct cpu_state start, state;
 	uint8_t *ram;
 	/* Interrupts: how often one that is asked for comes, in percent. */
@@ -162,7 +172,9 @@ struct box {
 enum { IRQ_VECTOR = 0x40 };
 #define BOX_RAM_BYTES (UINT64_C(16) << 20)
 
-int box_create(struct box **out, const char *engine, struct error *err);
+/* code_cache_bytes: 0 for the engine's choice. */
+int box_create(struct box **out, const char *engine, unsigned cpus, uint64_t code_cache_bytes,
+	       struct error *err);
 void box_destroy(struct box *b);
 /* From now on interrupts come at random; at each boundary with HANOK_BT_STRESS=interrupts. */
 void box_start_interrupts(struct box *b, unsigned percent);

@@ -22,9 +22,8 @@ void print_event(const struct program *p, const struct event *e)
 {
 	printf("    vector %llu error %llx rip %llx cs %llx rflags %llx rsp %llx cr2 %llx",
 	       (unsigned long long)e->vector, (unsigned long long)e->error,
-	       (unsigned long long)e->rip, (unsigned long long)e->cs,
-	       (unsigned long long)e->rflags, (unsigned long long)e->rsp,
-	       (unsigned long long)e->cr2);
+	       (unsigned long long)e->rip, (unsigned long long)e->cs, (unsigned long long)e->rflags,
+	       (unsigned long long)e->rsp, (unsigned long long)e->cr2);
 	for (unsigned k = 0; k < 15; k++)
 		printf("%s%s=%llx", k % 5 ? " " : "\n      ", names[14 - k],
 		       (unsigned long long)(&e->r15)[14 - k]);
@@ -55,8 +54,7 @@ static bool events_agree(const struct program *p, const struct event *a, const s
 			return false;
 		}
 	if (a->vector != b->vector || a->error != b->error || a->rip != b->rip || a->cs != b->cs ||
-	    a->rsp != b->rsp || a->cr2 != b->cr2 ||
-	    ((a->rflags ^ b->rflags) & flags_mask(p, a))) {
+	    a->rsp != b->rsp || a->cr2 != b->cr2 || ((a->rflags ^ b->rflags) & flags_mask(p, a))) {
 		snprintf(why, 256,
 			 "event %u: vector %llu at %llx, flags %llx; and vector %llu at %llx, "
 			 "flags %llx (compared: %x)",
@@ -74,10 +72,13 @@ static bool memory_agrees(struct box *a, struct box *b, char why[256])
 	static const struct {
 		const char *name;
 		uint32_t gpa, bytes;
-	} areas[] = {{"data", GPA_DATA, DATA_BYTES},	     {"lazy", GPA_LAZY, LAZY_BYTES},
-		     {"safe", GPA_SAFE, PAGE},		     {"stack", GPA_STACK, STACK_BYTES},
+	} areas[] = {{"data", GPA_DATA, DATA_BYTES},
+		     {"lazy", GPA_LAZY, LAZY_BYTES},
+		     {"safe", GPA_SAFE, PAGE},
+		     {"stack", GPA_STACK, STACK_BYTES},
 		     {"code", GPA_CODE, CODE_BYTES},
-		     {"alt", GPA_ALT, ALT_BYTES},	     {"code's page table", GPA_PT_CODE, PAGE},
+		     {"alt", GPA_ALT, ALT_BYTES},
+		     {"code's page table", GPA_PT_CODE, PAGE},
 		     {"data's page table", GPA_PT_DATA, PAGE}};
 
 	for (unsigned k = 0; k < sizeof(areas) / sizeof(areas[0]); k++) {
@@ -98,8 +99,11 @@ static bool state_agrees(const struct cpu_state *a, const struct cpu_state *b, c
 	static const struct {
 		const char *name;
 		unsigned at, bytes;
-	} parts[] = {{"x87 control, status, tags", 0, 6}, {"x87 pointers", 6, 18}, {"mxcsr", 24, 4},
-		     {"st", XSAVE_ST0, 128},	     {"xmm", XSAVE_XMM0, 256},
+	} parts[] = {{"x87 control, status, tags", 0, 6},
+		     {"x87 pointers", 6, 18},
+		     {"mxcsr", 24, 4},
+		     {"st", XSAVE_ST0, 128},
+		     {"xmm", XSAVE_XMM0, 256},
 		     {"ymm high", XSAVE_YMMH0, 256}};
 
 	/* AMD's processors save the pointers only with an exception pending (APM Vol. 2, 11.4.4). */

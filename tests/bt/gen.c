@@ -527,8 +527,7 @@ static void make_alt(struct gen *g)
 
 	if (rng_percent(&g->r, 70))
 		add_bytes(g, "\xcd\x81", 2);
-	add_mov_ri(g, reg, ALT_BASE + ALT_SLOT * rng_below(&g->r, 8) +
-				   PAGE * rng_below(&g->r, 2));
+	add_mov_ri(g, reg, ALT_BASE + ALT_SLOT * rng_below(&g->r, 8) + PAGE * rng_below(&g->r, 2));
 	add_indirect(g, 2, reg);
 }
 
@@ -571,7 +570,8 @@ static void make_functions_to_copy(struct gen *g)
 		for (unsigned n = 0; n < 3; n++) {
 			unsigned reg = some_low_reg(g);
 			uint32_t v = (uint32_t)rng_next(&g->r);
-			struct node *i = add_reg_reg(g, 0x81, (unsigned)rng_below(&g->r, 7), reg, false);
+			struct node *i =
+				add_reg_reg(g, 0x81, (unsigned)rng_below(&g->r, 7), reg, false);
 			memcpy(i->bytes + i->length, &v, 4);
 			i->length += 4;
 		}
@@ -800,10 +800,10 @@ static void note_flags(struct program *p)
 			continue;
 		const ZydisAccessedFlags *f = z.cpu_flags;
 		n->flags_read = f ? (uint16_t)(f->tested & FLAGS_ARITH_MASK) : 0;
-		n->flags_written = f ? (uint16_t)((f->modified | f->set_0 | f->set_1 |
-						   f->undefined) &
-						  FLAGS_ARITH_MASK)
-				     : 0;
+		n->flags_written =
+			f ? (uint16_t)((f->modified | f->set_0 | f->set_1 | f->undefined) &
+				       FLAGS_ARITH_MASK)
+			  : 0;
 		if (n->second) /* a CMP follows */
 			n->flags_written = FLAGS_ARITH_MASK;
 	}
@@ -966,11 +966,13 @@ void program_print(const struct program *p)
 	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
 	printf("program %llu:%llu, %s-bit%s%s, starts at %x\n", (unsigned long long)p->seed,
 	       (unsigned long long)p->number, p->mode32 ? "32" : "64",
-	       p->writable ? ", code writable" : "", p->wild ? ", wild" : "",
-	       CODE_BASE + p->start);
+	       p->writable ? ", code writable" : "", p->wild ? ", wild" : "", CODE_BASE + p->start);
 	for (unsigned n = 0; n < 16; n++)
-		printf("%s%2u=%016llx", n % 4 ? " " : n ? "\n  " : "  ", n,
-		       (unsigned long long)p->gpr[n]);
+		printf("%s%2u=%016llx",
+		       n % 4 ? " "
+		       : n   ? "\n  "
+			     : "  ",
+		       n, (unsigned long long)p->gpr[n]);
 	printf("\n  rflags=%llx\n", (unsigned long long)p->rflags);
 	for (unsigned at = p->start; at < p->bytes;) {
 		ZydisDecodedInstruction z;

@@ -64,7 +64,7 @@
 #define GPA_LAZY 0xa0000
 #define GPA_SAFE 0xb0000
 #define GPA_STACK 0xc0000
-#define GPA_SPARE 0xd0000 /* pages for what single tests need */
+#define GPA_SPARE 0xd0000  /* pages for what single tests need */
 #define LOW_BYTES 0x100000 /* all of the above */
 
 #define SEL_KERNEL 0x08

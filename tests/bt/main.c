@@ -10,7 +10,7 @@
 /* btfuzz: random programs, interpreted and translated. */
 
 struct options {
-	uint64_t programs, seed, replay;
+	uint64_t programs, seed, replay, code_cache;
 	double seconds;
 	unsigned irqs, show;
 	bool replaying, print;
@@ -108,6 +108,7 @@ static void usage(FILE *to)
 	      "  --seconds N       stop after N seconds\n"
 	      "  --seed S          the random seed (default: from the clock; it is printed)\n"
 	      "  --irqs N          interrupts; N percent of those asked for come\n"
+	      "  --code-cache N    bytes of translated code at most\n"
 	      "  --show N          programs that differ, shrunk and shown (default 3)\n"
 	      "  --replay SEED:N   run program N of that seed only, and print it\n"
 	      "HANOK_BT_STRESS and HANOK_MASK_CPU apply (docs/HACKING.md).\n",
@@ -117,9 +118,9 @@ static void usage(FILE *to)
 static int parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = {
-		{"programs", 1, NULL, 'n'}, {"seconds", 1, NULL, 's'}, {"seed", 1, NULL, 'S'},
-		{"irqs", 1, NULL, 'i'},	    {"show", 1, NULL, 'w'},    {"replay", 1, NULL, 'r'},
-		{"help", 0, NULL, 'h'},	    {NULL, 0, NULL, 0}};
+		{"programs", 1, NULL, 'n'}, {"seconds", 1, NULL, 's'},	  {"seed", 1, NULL, 'S'},
+		{"irqs", 1, NULL, 'i'},	    {"show", 1, NULL, 'w'},	  {"replay", 1, NULL, 'r'},
+		{"help", 0, NULL, 'h'},	    {"code-cache", 1, NULL, 'c'}, {NULL, 0, NULL, 0}};
 	char *end;
 	int c;
 
@@ -136,6 +137,9 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case 'i':
 			o->irqs = (unsigned)strtoul(optarg, NULL, 0);
+			break;
+		case 'c':
+			o->code_cache = strtoull(optarg, NULL, 0);
 			break;
 		case 'w':
 			o->show = (unsigned)strtoul(optarg, NULL, 0);
@@ -197,7 +201,8 @@ int main(int argc, char **argv)
 	if (parse(argc, argv, &o))
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (box_create(&b.interp, "interp", &err) || box_create(&b.bt, "bt", &err)) {
+	if (box_create(&b.interp, "interp", 1, 0, &err) ||
+	    box_create(&b.bt, "bt", 1, o.code_cache, &err)) {
 		fprintf(stderr, "btfuzz: %s\n", err.text);
 		return 125;
 	}
