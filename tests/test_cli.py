@@ -297,7 +297,7 @@ def test_without_privilege(hanok, engine, kernel):
 
 def test_input_from_a_pipe_waits(hanok, engine, kernel):
     """More than the UART holds at once arrives whole, and Ctrl-A is a byte like any other."""
-    text = ("The quick brown fox\x01x\x00\xff " * 700).replace("q", "k")
+    text = ("The quick brown fox\x01x\x00\xff " * 150).replace("q", "k")
     result = subprocess.run(
         [hanok, *map(str, guest_arguments(kernel, engine, "ep"))],
         input=(text + "q").encode("latin-1"),
