@@ -3,6 +3,7 @@
 
 #include <asm/prctl.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@
  * vCPUs (VCPU_REQ_ENGINE) and waits until each has answered or is outside of run(). A vCPU that
  * waits for the lock answers, too, so two changers cannot wait for each other.
  */
-enum { CODE_BYTES_DEFAULT = 64 << 20 };
+enum { CODE_BYTES_DEFAULT = 64 << 20, SPINS = 256 };
 
 /* ---- threads ---- */
 
@@ -60,25 +61,49 @@ static void forget_writes_to_code(struct soft_cpu *c)
 				c->tlb.data[k][n].write = tlb_empty_tag(n);
 }
 
-void bt_take_request(struct soft_cpu *c)
+/*
+ * One turn of waiting for another vCPU, the turn'th: a few are spun, for one that runs answers soon; then the
+ * processor is given up, for on a busy host the other may be waiting for that very processor.
+ */
+static void wait_a_turn(unsigned turn)
+{
+	if (turn < SPINS)
+		__builtin_ia32_pause();
+	else
+		sched_yield();
+}
+
+/* Sees to a request if there is one. Returns whether there was. */
+static bool answer(struct soft_cpu *c)
 {
 	if (!(atomic_load(&c->vcpu.requests) & VCPU_REQ_ENGINE))
-		return;
+		return false;
 	vcpu_unrequest(&c->vcpu, VCPU_REQ_ENGINE);
 	forget_writes_to_code(c);
 	atomic_fetch_add(&c->bt.acked, 1);
-	/* A flush of everything may be going on: whoever asked holds the lock until it is over. */
-	if (atomic_load(&c->translator->flushing) && c->translator->flusher != c) {
-		pthread_mutex_lock(&c->translator->lock);
-		pthread_mutex_unlock(&c->translator->lock);
-	}
+	return true;
+}
+
+void bt_take_request(struct soft_cpu *c)
+{
+	const struct bt *bt = c->translator;
+
+	if (!answer(c))
+		return;
+	/*
+	 * A flush of everything may be going on, and must be over before this vCPU runs translations again.
+	 * Not by waiting for the lock: who holds it next may ask again, and waits for this vCPU's answer.
+	 */
+	for (unsigned turn = 0; atomic_load(&bt->flushing) && bt->flusher != c; turn++)
+		if (!answer(c))
+			wait_a_turn(turn);
 }
 
 static void lock(struct soft_cpu *c)
 {
-	while (pthread_mutex_trylock(&c->translator->lock) != 0) {
+	for (unsigned turn = 0; pthread_mutex_trylock(&c->translator->lock) != 0; turn++) {
 		bt_take_request(c);
-		__builtin_ia32_pause();
+		wait_a_turn(turn);
 	}
 }
 
@@ -98,8 +123,9 @@ static void ask_others(struct soft_cpu *c)
 			continue;
 		uint32_t before = atomic_load(&o->bt.acked);
 		vcpu_request(&o->vcpu, VCPU_REQ_ENGINE);
-		while (atomic_load(&o->in_run) && atomic_load(&o->bt.acked) == before)
-			__builtin_ia32_pause();
+		for (unsigned turn = 0;
+		     atomic_load(&o->in_run) && atomic_load(&o->bt.acked) == before; turn++)
+			wait_a_turn(turn);
 	}
 }
 
