@@ -4,8 +4,8 @@
 import os
 
 FILES = 8
-FUNCTIONS = 14
-LARGE_FUNCTIONS = 40
+FUNCTIONS = 10
+LARGE_FUNCTIONS = 30
 
 
 class Random:

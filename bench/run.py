@@ -84,7 +84,8 @@ def options():
     add("--qemu-machine", default="q35", metavar="NAME", help="QEMU's -machine (q35)")
     add("--no-qemu", dest="without", action="append_const", const="tcg", help="leave QEMU out")
     add("--no-native", dest="without", action="append_const", const="native", help="leave the host out")
-    add("--limit", type=float, default=180, metavar="S", help="a workload that takes longer has failed (180)")
+    add("--limit", type=float, default=120, metavar="S",
+        help="processor time, or a third of elapsed time, after which a workload has failed (120)")
     add("--json", default=os.path.join(RESULTS, "bench.json"), metavar="FILE", help="where results go")
     add("--svg", default=os.path.join(RESULTS, "bench.svg"), metavar="FILE", help="where the chart goes")
     args = parser.parse_args()

@@ -49,13 +49,16 @@ class Child:
         self.tail = []
 
     def line(self, limit_s):
-        """The next line, or None at the end. Raises TimeoutError after limit_s without one."""
-        deadline = time.monotonic() + limit_s
+        """The next line, or None at the end. Raises TimeoutError without one after limit_s of processor
+        time, or three times that of elapsed time: the host may be busy, or the machine may sleep for ever."""
+        cpu, deadline = self.cpu_s() + limit_s, time.monotonic() + 3 * limit_s
         fd = self.process.stdout.fileno()
         while b"\n" not in self.rest:
-            ready, _, _ = select.select([fd], [], [], max(0, deadline - time.monotonic()))
+            ready, _, _ = select.select([fd], [], [], 1)
             if not ready:
-                raise TimeoutError(f"nothing for {limit_s:.0f} s")
+                if self.cpu_s() > cpu or time.monotonic() > deadline:
+                    raise TimeoutError(f"nothing for {limit_s:.0f} s")
+                continue
             data = os.read(fd, 65536)
             if not data:
                 return None
@@ -171,10 +174,11 @@ LARGE = 512 << 20  # no mapping but guest RAM is that large and without a file
 
 
 def mapping_kind(bytes_, access, name):
-    """Hanok names its memory; QEMU's RAM and code buffer are known by size and by being writable code."""
+    """Hanok's RAM has a name and its code is shared memory mapped twice, to write and to run; QEMU's RAM and
+    code are known by their size and by being writable code."""
     if "guest-ram" in name or (not name and "x" not in access and bytes_ >= LARGE):
         return "guest"
-    if "hanok-code" in name or (not name and access.startswith("rwx")):
+    if name.startswith(("/dev/zero", "/memfd:hanok-code")) or (not name and access.startswith("rwx")):
         return "code"
     return "rest"
 
