@@ -219,6 +219,14 @@ static void make_start(struct box *b)
 
 /* ---- life ---- */
 
+void box_reset_memory(struct box *b)
+{
+	memset(b->ram, 0, LOW_BYTES);
+	make_tables(b);
+	make_descriptors(b);
+	memcpy(b->ram + GPA_KERNEL, kernel_begin, (size_t)(kernel_end - kernel_begin));
+}
+
 int box_create(struct box **out, const char *engine, unsigned cpus, uint64_t code_cache_bytes,
 	       struct error *err)
 {
@@ -241,9 +249,7 @@ int box_create(struct box **out, const char *engine, unsigned cpus, uint64_t cod
 					   .cpus = cpus,
 					   .tsc_hz = 1000000000,
 					   .code_cache_bytes = code_cache_bytes};
-	make_tables(b);
-	make_descriptors(b);
-	memcpy(b->ram + GPA_KERNEL, kernel_begin, (size_t)(kernel_end - kernel_begin));
+	box_reset_memory(b);
 	make_start(b);
 	if ((ret = b->ops->create(&b->config, &b->engine, err)))
 		goto fail;
@@ -278,7 +284,7 @@ void box_destroy(struct box *b)
 
 /* ---- running ---- */
 
-static void set_up(struct box *b, const struct program *p, const uint8_t *pristine)
+void box_load_program(struct box *b, const struct program *p, const uint8_t *pristine)
 {
 	static const uint8_t order[15] = {R15, R14, R13, R12, R11, R10, R9, R8,
 					  RDI, RSI, RBP, RBX, RDX, RCX, RAX};
@@ -330,7 +336,8 @@ void box_run(struct box *b)
 	running = b;
 	do
 		b->ops->run(b->vcpu, &b->exit);
-	while (b->exit.cause == EXIT_INTERRUPTED && now_ms() - running_since_ms <= b->patience_ms);
+	while ((b->exit.cause == EXIT_INTERRUPTED || (b->answer && b->answer(b))) &&
+	       now_ms() - running_since_ms <= b->patience_ms);
 	running = NULL;
 	b->cause = b->exit.cause;
 	b->late = b->cause == EXIT_INTERRUPTED;
@@ -340,6 +347,6 @@ void box_run(struct box *b)
 
 void box_run_program(struct box *b, const struct program *p, const uint8_t *pristine)
 {
-	set_up(b, p, pristine);
+	box_load_program(b, p, pristine);
 	box_run(b);
 }

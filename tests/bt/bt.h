@@ -164,6 +164,8 @@ struct box {
 	bool irq_level; /* it is asked for all the time */
 	struct rng irq_rng;
 	uint64_t patience_ms; /* that a run may take */
+	/* Answers an exit, so that the run may go on; NULL: every exit ends it. */
+	bool (*answer)(struct box *b);
 	/* How the last run ended. */
 	enum exit_cause cause;
 	bool late; /* it took longer */
@@ -180,6 +182,11 @@ void box_destroy(struct box *b);
 void box_start_interrupts(struct box *b, unsigned percent);
 void box_put64(struct box *b, uint64_t gpa, uint64_t v);
 uint64_t box_get64(const struct box *b, uint64_t gpa);
+/* Page tables, descriptors and kernel as at the start. */
+void box_reset_memory(struct box *b);
+/* Writes a program, its data and its registers to where the kernel loads them from, with b->state
+ * at the kernel's start. */
+void box_load_program(struct box *b, const struct program *p, const uint8_t *pristine);
 /* Loads a program with the contents of the data pages, and runs it to its end. */
 void box_run_program(struct box *b, const struct program *p, const uint8_t *pristine);
 /* Runs from b->state until something other than a kick, or until it is late. */

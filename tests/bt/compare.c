@@ -106,8 +106,8 @@ static bool state_agrees(const struct cpu_state *a, const struct cpu_state *b, c
 		     {"xmm", XSAVE_XMM0, 256},
 		     {"ymm high", XSAVE_YMMH0, 256}};
 
-	/* AMD's processors save the pointers only with an exception pending (APM Vol. 2, 11.4.4). */
-	bool pointers = !host_is_amd() || (a->xsave.bytes[XSAVE_FSW] & 0x80);
+	/* AMD's processors lose the pointers at a task switch of the host (APM Vol. 2, 11.4.4). */
+	bool pointers = !host_is_amd();
 
 	for (unsigned k = 0; k < sizeof(parts) / sizeof(parts[0]); k++)
 		for (unsigned n = 0; n < parts[k].bytes; n++) {

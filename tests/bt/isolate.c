@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bt.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+/*
+ * btisolate: a hostile guest, its kernel included, translated. It runs random programs and random bytes
+ * in ring 0 and ring 3, in long, protected and real mode, with random registers, page tables and
+ * descriptors that it may destroy, random answers from devices. Meanwhile
+ *
+ *  - canaries, pages all over the VMM's address space and next to the guest's RAM, must not change,
+ *    and what they hold must not turn up in the guest: nothing outside of RAM is written or read;
+ *  - no address of anything of the VMM's may turn up in the guest;
+ *  - the VMM must not crash.
+ */
+
+enum { CANARIES_MAX = 64, CANARY_BYTES = 64 * 1024, RANGES_MAX = 4096 };
+static struct {
+	uint64_t *at;
+} canary[CANARIES_MAX];
+static unsigned canaries;
+static uint64_t magic; /* upper half of what canaries hold */
+
+/* ---- canaries ---- */
+
+static void add_canary(uint64_t where)
+{
+	uint64_t *p = mmap((void *)where, CANARY_BYTES, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | (where ? MAP_FIXED_NOREPLACE : 0), -1, 0);
+
+	if (p == MAP_FAILED || canaries == CANARIES_MAX)
+		return;
+	for (unsigned k = 0; k < CANARY_BYTES / 8; k++)
+		p[k] = magic | (canaries << 16) | k;
+	canary[canaries++].at = p;
+}
+
+/* Where stray accesses would go: next to RAM, at the addresses that guests use, at small ones. */
+static void make_canaries(const struct box *b)
+{
+	static const uint64_t at[] = {0x10000,	  0x20000,    0x100000,	  0x200000,   0x400000,
+				      0x40000000, 0x50000000, 0x500c0000, 0x60000000, 0x80000000,
+				      0xc0000000, 0xfee00000, 0x100000000};
+
+	add_canary((uint64_t)b->ram - CANARY_BYTES);
+	add_canary((uint64_t)b->ram + BOX_RAM_BYTES);
+	for (unsigned k = 0; k < sizeof(at) / sizeof(at[0]); k++)
+		add_canary(at[k]);
+	for (unsigned k = 0; k < 8; k++)
+		add_canary(0);
+}
+
+static bool canaries_live(void)
+{
+	for (unsigned n = 0; n < canaries; n++)
+		for (unsigned k = 0; k < CANARY_BYTES / 8; k++)
+			if (canary[n].at[k] != (magic | (n << 16) | k)) {
+				printf("canary at %p was written: %llx\n",
+				       (void *)(canary[n].at + k),
+				       (unsigned long long)canary[n].at[k]);
+				return false;
+			}
+	return true;
+}
+
+/* ---- what the guest must not know ---- */
+
+static struct range {
+	uint64_t from, to;
+} ranges[RANGES_MAX];
+static unsigned range_count;
+
+/* Everything mapped above 1 TiB; below, numbers are too common. */
+static void read_ranges(void)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	char line[512];
+
+	range_count = 0;
+	while (f && range_count < RANGES_MAX && fgets(line, sizeof(line), f)) {
+		struct range *r = &ranges[range_count];
+		char *end;
+		r->from = strtoull(line, &end, 16);
+		r->to = strtoull(end + 1, NULL, 16);
+		if (r->from < UINT64_C(1) << 40 || r->from >> 47)
+			continue;
+		struct range *last = range_count ? r - 1 : NULL;
+		if (last && last->to == r->from)
+			last->to = r->to;
+		else
+			range_count++;
+	}
+	if (f)
+		fclose(f);
+}
+
+static bool is_secret(uint64_t v)
+{
+	if ((v & 0xffffffff00000000) == magic)
+		return true;
+	if (v >> 47 || v < ranges[0].from)
+		return false;
+	for (unsigned n = 0; n < range_count; n++)
+		if (v >= ranges[n].from && v < ranges[n].to)
+			return true;
+	return false;
+}
+
+static bool knows_nothing(const struct box *b, uint64_t bytes)
+{
+	const struct cpu_state *s = &b->state;
+	uint64_t v;
+
+	for (unsigned n = 0; n < GPR_NR; n++)
+		if (is_secret(s->gpr[n])) {
+			printf("register %u of the guest is %llx\n", n,
+			       (unsigned long long)s->gpr[n]);
+			return false;
+		}
+	for (unsigned at = 0; at < XSAVE_BYTES; at += 8) {
+		memcpy(&v, s->xsave.bytes + at, 8);
+		if (is_secret(v)) {
+			printf("vector or x87 state at %u is %llx\n", at, (unsigned long long)v);
+			return false;
+		}
+	}
+	const uint64_t *ram = (const uint64_t *)b->ram;
+	for (uint64_t k = 0; k < bytes / 8; k++)
+		if (is_secret(ram[k])) {
+			printf("guest memory at %llx is %llx\n", (unsigned long long)k * 8,
+			       (unsigned long long)ram[k]);
+			return false;
+		}
+	return true;
+}
+
+/* ---- the guest ---- */
+
+static struct rng lots;
+static uint64_t exits;
+
+static bool answer(struct box *b)
+{
+	exits++;
+	switch (b->exit.cause) {
+	case EXIT_PIO_IN:
+		b->exit.pio.data = (uint32_t)rng_next(&lots);
+		return true;
+	case EXIT_MMIO_READ:
+		b->exit.mmio.data = rng_next(&lots);
+		return true;
+	case EXIT_RDMSR:
+	case EXIT_WRMSR:
+		b->exit.msr.value = rng_next(&lots);
+		b->exit.msr.fault = rng_percent(&lots, 50);
+		return true;
+	case EXIT_PIO_OUT:
+	case EXIT_MMIO_WRITE:
+	case EXIT_HYPERCALL:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static uint64_t some_place(struct rng *r)
+{
+	switch (rng_below(r, 6)) {
+	case 0: /* of the kernel: tables, descriptors, code */
+		return HIGH + rng_below(r, LOW_BYTES);
+	case 1:
+		return HIGH + rng_below(r, BOX_RAM_BYTES + (4 << 20));
+	case 2:
+		return DATA_BASE + rng_below(r, DATA_BYTES);
+	case 3: { /* where a canary is; not one beside other mappings, whose addresses are secret */
+		uint64_t at = (uint64_t)canary[rng_below(r, canaries)].at;
+		return (at <= UINT64_C(0x100000000) ? at : 0x200000) + rng_below(r, CANARY_BYTES);
+	}
+	case 4:
+		return some_int(r);
+	default:
+		return rng_next(r) >> rng_below(r, 64);
+	}
+}
+
+/* Segments without limits and without paging: what the guest addresses is guest-physical memory. */
+static void flat32(struct cpu_state *s)
+{
+	s->cr0 &= ~CR0_PG;
+	s->efer = 0;
+	for (unsigned n = 0; n < SEG_NR; n++)
+		s->seg[n] = (struct segment){0x10, 0xc093, UINT32_MAX, 0};
+	s->seg[SEG_CS] = (struct segment){0x08, 0xc09b, UINT32_MAX, 0};
+	s->rip = GPA_CODE + rng_below(&lots, CODE_BYTES);
+}
+
+static void real_mode(struct cpu_state *s)
+{
+	s->cr0 &= ~(CR0_PG | CR0_PE);
+	s->efer = 0;
+	for (unsigned n = 0; n < SEG_NR; n++)
+		s->seg[n] = (struct segment){(uint16_t)(GPA_CODE >> 4), 0x93, 0xffff, GPA_CODE};
+	s->seg[SEG_CS].attr = 0x9b;
+	s->idt = (struct table_reg){0x3ff, 0};
+	s->rip = rng_below(&lots, CODE_BYTES);
+}
+
+static void make_hostile(struct box *b, struct program *p)
+{
+	struct params *q = box_params(b);
+	uint64_t *iret = q->frame + 17;
+	unsigned kind = (unsigned)rng_below(&lots, 10);
+
+	for (unsigned n = 0; n < 15; n++)
+		if (rng_percent(&lots, 60))
+			q->frame[n] = some_place(&lots);
+	if (rng_percent(&lots, 70)) { /* ring 0 */
+		iret[1] = SEL_KERNEL;
+		iret[4] = 0;
+		iret[3] = HIGH + GPA_STACK_TOP - 0x1000;
+		iret[2] |= rng_next(&lots) & 0x240000;
+		if (p->mode32) /* as 64-bit code: other instructions, no matter */
+			p->mode32 = false;
+	}
+	if (rng_percent(&lots, 30)) /* a stack somewhere */
+		iret[3] = some_place(&lots);
+	if (kind < 2)
+		for (unsigned at = 0; at < CODE_BYTES; at++)
+			b->ram[GPA_STAGING + at] = (uint8_t)rng_next(&lots);
+	if (kind < 4) {
+		memcpy(b->ram + GPA_CODE, b->ram + GPA_STAGING, CODE_BYTES);
+		memcpy(b->state.gpr, q->frame, sizeof(q->frame[0]) * 15);
+		b->state.gpr[RSP] = some_place(&lots);
+		if (kind == 2)
+			flat32(&b->state);
+		else if (kind == 3)
+			real_mode(&b->state);
+	}
+	if (rng_percent(&lots, 20)) /* page tables with a hole in them */
+		box_put64(b, GPA_PT_DATA + 8 * rng_below(&lots, 512), rng_next(&lots));
+	if (rng_percent(&lots, 10))
+		b->state.cr4 ^= rng_next(&lots) &
+				(CR4_SMAP | CR4_SMEP | CR4_TSD | CR4_PGE | CR4_PCIDE);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"seconds", 1, NULL, 's'}, {"seed", 1, NULL, 'S'}, {NULL, 0, NULL, 0}};
+	static struct program p;
+	static uint8_t pristine[DATA_BYTES];
+	uint64_t seed = (uint64_t)time(NULL), runs = 0, shutdowns = 0;
+	double seconds = 10;
+	struct error err;
+	struct box *b;
+	bool good = true;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		if (c == 's')
+			seconds = strtod(optarg, NULL);
+		else if (c == 'S')
+			seed = strtoull(optarg, NULL, 0);
+		else
+			return 2;
+	}
+	printf("btisolate: seed %llu\n", (unsigned long long)seed);
+	if (box_create(&b, "bt", 1, 4 << 20, &err)) {
+		fprintf(stderr, "btisolate: %s\n", err.text);
+		return 125;
+	}
+	rng_init(&lots, seed, 0);
+	magic = (rng_next(&lots) | 0xca00000000000000) & 0xffffffff00000000;
+	make_canaries(b);
+	b->answer = answer;
+	b->patience_ms = 30;
+	unsigned forms = forms_init(true);
+	time_t end = time(NULL) + (time_t)seconds;
+	while (good && time(NULL) < end) {
+		program_make(&p, seed, runs, forms);
+		pristine_fill(pristine, seed, runs);
+		p.wild |= rng_percent(&lots, 60);
+		if (!program_layout(&p))
+			continue;
+		box_reset_memory(b);
+		box_load_program(b, &p, pristine);
+		make_hostile(b, &p);
+		box_run(b);
+		shutdowns += b->cause == EXIT_SHUTDOWN;
+		if (runs % 64 == 0)
+			read_ranges();
+		good = canaries_live() &&
+		       knows_nothing(b, runs % 64 ? (uint64_t)LOW_BYTES : BOX_RAM_BYTES);
+		if (!good)
+			printf("in run %llu of seed %llu\n", (unsigned long long)runs,
+			       (unsigned long long)seed);
+		runs++;
+	}
+	printf("btisolate: %llu hostile guests, %llu exits, %llu shutdowns, %u canaries: %s\n",
+	       (unsigned long long)runs, (unsigned long long)exits, (unsigned long long)shutdowns,
+	       canaries, good ? "nothing got out or in" : "FAILED");
+	box_destroy(b);
+	return good ? 0 : 1;
+}
