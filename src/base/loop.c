@@ -5,7 +5,9 @@
  * Timers are our own: libuv's have milliseconds and one thread, ours have nanoseconds and are armed
  * from vCPU threads. They are a binary heap by deadline under the loop's lock, in front of one
  * timerfd. The timerfd is set anew only when the earliest deadline moves forward: one that moves
- * back (a guest that pushes its tick further) costs at most one wake-up for nothing.
+ * back (a guest that pushes its tick further) costs at most one wake-up for nothing. A deadline of 0
+ * is a post: it goes by the loop's eventfd, which wakes it sooner than a timer would, and on the
+ * loop's own thread by nothing but a note that is looked at when this turn's descriptors had theirs.
  *
  * The heap is an array in address space that is only touched as far as it is used, so that arming
  * a timer never fails.
@@ -45,8 +47,9 @@ struct post {
 struct loop {
 	uv_loop_t uv;
 	uv_async_t async;
+	uv_check_t check;
 	uv_poll_t timer_poll;
-	bool uv_ready, async_ready, timer_ready;
+	bool uv_ready, async_ready, check_ready, timer_ready;
 	int timer_fd;
 	atomic_bool stop;
 
@@ -55,7 +58,11 @@ struct loop {
 	struct timer **heap; /* from 1 on; heap[1] is the earliest */
 	uint32_t timers;
 	uint64_t set_ns; /* what timer_fd is set to; UINT64_MAX: not set */
+	bool due;	 /* the earliest deadline is 0, and the loop was told */
 };
+
+/* The loop that this thread runs. */
+static _Thread_local struct loop *running;
 
 struct loop_fd {
 	union {
@@ -115,11 +122,15 @@ static void program_timer(struct loop *l)
 	struct itimerspec its = {0};
 	uint64_t ns = l->timers ? l->heap[1]->deadline_ns : UINT64_MAX;
 
+	if (ns == 0) {
+		if (!l->due && running != l)
+			uv_async_send(&l->async);
+		l->due = true;
+		return;
+	}
 	if (ns >= l->set_ns)
 		return;
 	l->set_ns = ns;
-	if (ns == 0)
-		ns = 1; /* 0 would disarm it */
 	if (ns > INT64_MAX)
 		ns = INT64_MAX;
 	its.it_value.tv_sec = (time_t)(ns / 1000000000u);
@@ -165,15 +176,12 @@ void timer_destroy(struct timer *t)
 		timer_cancel(t);
 }
 
-static void timers_due(uv_poll_t *poll, int status, int events)
+/* With the lock held, which is let go of meanwhile. */
+static void fire(struct loop *l)
 {
-	struct loop *l = poll->data;
-	uint64_t expirations, now = clock_ns();
+	uint64_t now = clock_ns();
 
-	(void)status, (void)events;
-	(void)!read(l->timer_fd, &expirations, sizeof(expirations));
-	pthread_mutex_lock(&l->lock);
-	l->set_ns = UINT64_MAX;
+	l->due = false;
 	for (int n = 0; n < FIRE_MAX && l->timers; n++) {
 		struct timer *t = l->heap[1];
 		if (t->deadline_ns > now)
@@ -187,6 +195,32 @@ static void timers_due(uv_poll_t *poll, int status, int events)
 		pthread_mutex_lock(&l->lock);
 	}
 	program_timer(l);
+}
+
+static void timers_due(uv_poll_t *poll, int status, int events)
+{
+	struct loop *l = poll->data;
+	uint64_t expirations;
+
+	(void)status, (void)events;
+	(void)!read(l->timer_fd, &expirations, sizeof(expirations));
+	pthread_mutex_lock(&l->lock);
+	l->set_ns = UINT64_MAX;
+	fire(l);
+	pthread_mutex_unlock(&l->lock);
+}
+
+/* After the callbacks of a turn. */
+static void turn_ends(uv_check_t *check)
+{
+	struct loop *l = check->data;
+
+	pthread_mutex_lock(&l->lock);
+	if (l->due)
+		fire(l);
+	/* The next turn must not wait. */
+	if (l->due)
+		uv_async_send(&l->async);
 	pthread_mutex_unlock(&l->lock);
 }
 
@@ -235,8 +269,10 @@ void loop_stop(struct loop *l)
 
 void loop_run(struct loop *l)
 {
+	running = l;
 	while (!atomic_load(&l->stop))
 		uv_run(&l->uv, UV_RUN_DEFAULT);
+	running = NULL;
 	atomic_store(&l->stop, false);
 }
 
@@ -339,6 +375,14 @@ static int start(struct loop *l)
 		return r;
 	l->async_ready = true;
 	l->async.data = l;
+	r = uv_check_init(&l->uv, &l->check);
+	if (r < 0)
+		return r;
+	l->check_ready = true;
+	l->check.data = l;
+	r = uv_check_start(&l->check, turn_ends);
+	if (r < 0)
+		return r;
 	r = uv_poll_init(&l->uv, &l->timer_poll, l->timer_fd);
 	if (r < 0)
 		return r;
@@ -382,6 +426,8 @@ void loop_destroy(struct loop *l)
 		return;
 	if (l->async_ready)
 		uv_close((uv_handle_t *)&l->async, NULL);
+	if (l->check_ready)
+		uv_close((uv_handle_t *)&l->check, NULL);
 	if (l->timer_ready)
 		uv_close((uv_handle_t *)&l->timer_poll, NULL);
 	if (l->uv_ready) {
