@@ -7,8 +7,10 @@ SAN ?=
 FUZZ_SECONDS ?= 60
 # run: what is added to `hanok run`, for example ARGS="--cpus 2 --stats"
 ARGS ?=
+# run: debian, or tiny (a kernel and a shell, no disk)
+GUEST ?= debian
 
-export SAN FUZZ_SECONDS
+export SAN FUZZ_SECONDS GUEST
 
 all:
 	@tools/build.sh

@@ -4,6 +4,8 @@
 import math
 import statistics
 
+import disks
+import network
 import workloads
 
 # docs/BENCHMARKS.md explains them.
@@ -70,6 +72,10 @@ def summarize(about, record):
         means[category] = means_of([e for e in single if e["category"] == category])
     results = {"format": 1, "about": about, "workloads": entries, "geomeans": means,
                "boot": summarize_boots(record.boots), "memory": record.memory}
+    if record.disks:
+        results["disks"] = record.disks
+    if record.network:
+        results["network"] = record.network
     results["targets"] = targets(results)
     return results
 
@@ -82,6 +88,7 @@ def means_of(entries):
 def failures(results):
     """One line for each problem."""
     lines = [f"{e['name']}: {text}" for e in results["workloads"] for text in e["problems"]]
+    lines += results.get("network", {}).get("problems", [])
     for environment, boot in results["boot"].items():
         lines += [f"boot: {environment}: {text}" for text in boot["problems"]]
     return lines
@@ -113,7 +120,8 @@ def targets(results):
         rows.append(target(f"{label} over native {of(name)}", value, limit, False, "x"))
     value, name = worst(SYSTEM_TARGET, "tcg_over_hanok", False)
     rows.append(target(f"exec, pipe, switch over TCG {of(name)}", value, 6, True, "x"))
-    return rows + machine_targets(results, by_name)
+    return (rows + machine_targets(results, by_name) + disks.targets(results.get("disks"), target)
+            + network.targets(results.get("network"), target))
 
 
 def of(name):
@@ -174,6 +182,10 @@ def table(results):
         lines.append(f"{'boot (processor)':16}{'':10}{number(tcg.get('cpu'), 3):>10}"
                      f"{number(hanok.get('cpu'), 3):>10}{'':14}"
                      f"{number(ratio(tcg.get('cpu'), hanok.get('cpu'))):>11}")
+    if "disks" in results:
+        lines += [""] + disks.lines(results["disks"])
+    if "network" in results:
+        lines += [""] + network.lines(results["network"])
     lines.append("")
     lines += mean_lines(results) + [""] + target_lines(results)
     problems = failures(results)

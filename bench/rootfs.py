@@ -181,7 +181,7 @@ def write_corpus(path):
 def sources_digest():
     """Changes when anything that goes into /bench does."""
     digest = hashlib.sha256()
-    for folder in ("src", "guest", "."):
+    for folder in ("programs", "src", "guest", "."):
         for name in sorted(os.listdir(os.path.join(HERE, folder))):
             path = os.path.join(HERE, folder, name)
             if os.path.isfile(path) and name not in ("run.py",):
@@ -189,6 +189,23 @@ def sources_digest():
                 with open(path, "rb") as file:
                     digest.update(file.read())
     return digest.hexdigest()
+
+
+def c_files(folder):
+    return sorted(os.path.join(HERE, folder, n) for n in os.listdir(os.path.join(HERE, folder)) if n.endswith(".c"))
+
+
+def c_programs():
+    """{name: its sources} of the C programs that run in guests, natively or both."""
+    single = {os.path.basename(path)[:-2]: [path] for path in c_files("src")}
+    return {"programs": c_files("programs"), **single}
+
+
+def compile_c(name, folder):
+    """Compiles one of c_programs() to folder/name, which is returned. Raises Failed."""
+    program = os.path.join(folder, name)
+    run([os.environ.get("CC", "gcc"), *CFLAGS, "-o", program, *c_programs()[name], "-lm"], f"compiling {name}")
+    return program
 
 
 def make_own(folder, jvm_root, digest):
@@ -200,11 +217,8 @@ def make_own(folder, jvm_root, digest):
     work = own + ".new"
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
-    src = os.path.join(HERE, "src")
-    compiler = os.environ.get("CC", "gcc")
-    parts = sorted(os.path.join(src, n) for n in os.listdir(src) if n.endswith(".c") and n != "runner.c")
-    run([compiler, *CFLAGS, "-o", os.path.join(work, "programs"), *parts, "-lm"], "the C workloads")
-    run([compiler, *CFLAGS, "-o", os.path.join(work, "runner"), os.path.join(src, "runner.c")], "the runner")
+    compile_c("programs", work)
+    compile_c("runner", work)
     for name in os.listdir(os.path.join(HERE, "guest")):
         shutil.copy(os.path.join(HERE, "guest", name), work)
     gentree.write_tree(os.path.join(work, "tree"))

@@ -16,7 +16,9 @@ import subprocess
 import sys
 
 import chart
+import disks
 import host
+import network
 import report
 import rootfs
 import vm
@@ -72,7 +74,10 @@ class Environments:
 
 def options():
     parser = argparse.ArgumentParser(
-        description="Run the same programs natively, under QEMU's TCG and under Hanok, and compare.")
+        description="Run the same programs natively, under QEMU's TCG and under Hanok, and compare.",
+        epilog="`--only disk` compares disks: the same requests to the same files by the same guest. The two "
+               "machines run side by side and take turns; the image files are in the page cache. "
+               "`--only network` compares networks, in the same way.")
     add = parser.add_argument
     add("--only", metavar="NAME,...", help="only these workloads (--list names them) or groups")
     add("--quick", action="store_true", help="small sizes and one round: a few minutes")
@@ -84,6 +89,8 @@ def options():
     add("--qemu-machine", default="q35", metavar="NAME", help="QEMU's -machine (q35)")
     add("--no-qemu", dest="without", action="append_const", const="tcg", help="leave QEMU out")
     add("--no-native", dest="without", action="append_const", const="native", help="leave the host out")
+    add("--disk-folder", default="/var/tmp", metavar="FOLDER",
+        help="where the images of `disk` lie while it runs: a real file system with 4 GiB to spare (/var/tmp)")
     add("--limit", type=float, default=120, metavar="S",
         help="processor time, or a third of elapsed time, after which a workload has failed (120)")
     add("--json", default=os.path.join(RESULTS, "bench.json"), metavar="FILE", help="where results go")
@@ -117,6 +124,8 @@ def print_list():
         print(f"{w.name:15} {w.group:5} {w.category:8} {w.about}")
     for name, about in workloads.MACHINE.items():
         print(f"{name:15} {'':5} {'machine':8} {about}")
+    print(f"{workloads.DISK:15} {'':5} {'disk':8} {disks.ABOUT}")
+    print(f"{workloads.NETWORK:15} {'':5} {'network':8} {network.ABOUT}")
 
 
 def guest_files():
@@ -149,6 +158,8 @@ class Record:
         self.samples = {w.name: {} for w in workloads.WORKLOADS if w.name in chosen}
         self.boots = {}
         self.memory = {}
+        self.disks = None
+        self.network = None
 
     def add(self, name, environment, sample):
         self.samples[name].setdefault(environment, []).append(sample)
@@ -232,9 +243,13 @@ def write(path, text):
 
 def measure(args):
     check_tools(args)
-    roots = rootfs.prepare()
+    roots = rootfs.prepare() if args.selected - {workloads.DISK, workloads.NETWORK} else {}
     environments = Environments(args, roots, *guest_files())
     record = Record(args.selected)
+    if workloads.DISK in args.selected:
+        record.disks = disks.measure(args, say)
+    if workloads.NETWORK in args.selected:
+        record.network = network.measure(args, say)
     for round_number in range(1, args.rounds + 1):
         run_boots(args, environments, record, round_number)
         run_groups(args, environments, record, round_number)

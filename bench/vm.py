@@ -34,7 +34,7 @@ def process_cpu_s(pid):
 class Child:
     """A process whose lines are read with a time limit for each."""
 
-    def __init__(self, command, affinity=None):
+    def __init__(self, command, affinity=None, stdin=subprocess.DEVNULL, env=None):
         def settle():
             os.setsid()
             if affinity:
@@ -42,8 +42,8 @@ class Child:
 
         self.start = time.monotonic()
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            preexec_fn=settle, bufsize=0)
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=settle, bufsize=0, env=env)
         self.pid = self.process.pid
         self.rest = b""
         self.tail = []
@@ -68,6 +68,13 @@ class Child:
         self.tail = (self.tail + [text])[-TAIL_LINES:] if text else self.tail
         return text
 
+    def send(self, text):
+        """Types text, when stdin is a pipe. Nothing happens when nobody reads any more: line() says so."""
+        try:
+            self.process.stdin.write(text.encode())
+        except BrokenPipeError:
+            pass
+
     def cpu_s(self):
         try:
             return process_cpu_s(self.pid)
@@ -81,6 +88,8 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        if self.process.stdin:
+            self.process.stdin.close()
         self.process.stdout.close()
         return self.process.wait()
 
@@ -174,11 +183,10 @@ LARGE = 512 << 20  # no mapping but guest RAM is that large and without a file
 
 
 def mapping_kind(bytes_, access, name):
-    """Hanok's RAM has a name and its code is shared memory mapped twice, to write and to run; QEMU's RAM and
-    code are known by their size and by being writable code."""
-    if "guest-ram" in name or (not name and "x" not in access and bytes_ >= LARGE):
+    """RAM is known by its size. Hanok's code and what it knows of it are shared memory; QEMU's code is writable."""
+    if not name and "x" not in access and bytes_ >= LARGE:
         return "guest"
-    if name.startswith(("/dev/zero", "/memfd:hanok-code")) or (not name and access.startswith("rwx")):
+    if name.startswith("/dev/zero") or (not name and access.startswith("rwx")):
         return "code"
     return "rest"
 

@@ -52,7 +52,7 @@ def sized(name, group, category, about, template, full, quick, metric="cpu"):
 
 
 def program(name, category, about, full, quick):
-    """One of the C programs of bench/src."""
+    """One of the C programs of bench/programs."""
     return sized(name, "base", category, about, f"/bench/programs {name} {{n}}", full, quick)
 
 
@@ -139,10 +139,15 @@ MACHINE = {
     "idle": "processor time of an idle guest, and the monitor's own memory",
 }
 
+# Measured by disks.py, with machines of its own; `disk` on the command line.
+DISK = "disk"
+# The same for network.py.
+NETWORK = "network"
+
 
 def workload(name):
     return next((w for w in WORKLOADS if w.name == name), None)
 
 
 def names():
-    return [w.name for w in WORKLOADS] + list(MACHINE)
+    return [w.name for w in WORKLOADS] + list(MACHINE) + [DISK, NETWORK]

@@ -66,21 +66,31 @@ class Result(NamedTuple):
 
 @pytest.fixture(scope="session")
 def guest():
-    """A function: the name of a guest, as in tools/guest.sh, -> Guest. Each is fetched once."""
+    """A function: the name of a guest, as in tools/guest.sh, -> Guest. Each is fetched once.
+
+    modules ("virtio_blk,ext4"), programs of the host (with their libraries) and other files (FILE=PATH) are
+    put into its initramfs.
+    """
     ready = {}
 
-    def fetch(name):
-        if name not in ready:
+    def fetch(name, modules="", programs=(), add=()):
+        key = (name, modules, tuple(map(str, programs)), tuple(map(str, add)))
+        if key not in ready:
+            options = ["--modules", modules] if modules else []
+            options += [word for program in programs for word in ("--program", program)]
+            options += [word for file in add for word in ("--add", file)]
+            if options:
+                options += ["--name", "test-" + hashlib.sha256(repr(key).encode()).hexdigest()[:12]]
             result = subprocess.run(
-                [TOP / "tools/guest.sh", name], capture_output=True, text=True, check=False
+                [TOP / "tools/guest.sh", *options, name], capture_output=True, text=True, check=False
             )
             if result.returncode != 0:
                 reason = f"tools/guest.sh {name}: {result.stderr.strip().splitlines()[-1]}"
                 # Someone without a network still wants the other tests; CI wants them all.
                 (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
             answer = dict(line.split("=", 1) for line in result.stdout.splitlines())
-            ready[name] = Guest(name, Path(answer["kernel"]), Path(answer["initrd"]))
-        return ready[name]
+            ready[key] = Guest(name, Path(answer["kernel"]), Path(answer["initrd"]))
+        return ready[key]
 
     return fetch
 

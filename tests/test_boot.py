@@ -288,6 +288,14 @@ def test_serial_to_a_file(hanok, engine, guest, tmp_path, command, status):
     assert f"hanok-guest: status {status}" in console.read_text(errors="replace")
 
 
+def test_small_code_cache(hanok, guest):
+    """A cache that fills up hundreds of times in a boot; each of its tables may be the one that is full."""
+    arguments = arguments_of(guest("cloud"), "bt", append="hanok.run=true", options=("--code-cache", "3M"))
+    result = run_hanok(hanok, *arguments, timeout=BOOT_SECONDS)
+    assert result.returncode == 0, result.stdout[-500:] + result.stderr
+    assert "hanok-guest: status 0" in result.stdout
+
+
 @pytest.mark.parametrize("option", ["--kernel", "--initrd"])
 def test_missing_file(hanok, guest, tmp_path, option):
     files = {"--kernel": guest("cloud").kernel, "--initrd": guest("cloud").initrd}

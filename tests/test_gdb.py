@@ -286,8 +286,9 @@ def test_hostile_input(start):
     assert vm.process.poll() is None
 
 
-@pytest.mark.parametrize("where", [":0", ":65536", ":x", ":", "", "/nonexistent/socket", "/"])
-def test_bad_places(hanok, engine, kernel, where):
+@pytest.mark.parametrize("where", [":0", ":65536", ":x", ":", "", "{tmp}/absent/socket", "/"])
+def test_bad_places(hanok, engine, kernel, tmp_path, where):
+    where = where.format(tmp=tmp_path)
     result = run_hanok(hanok, "run", "--kernel", kernel, "--engine", engine, "--serial", "none", "--gdb", where)
     assert result.returncode in (2, 125)
     assert len(result.stderr.splitlines()) == 1
@@ -377,8 +378,9 @@ def test_trace(hanok, engine, kernel, tmp_path):
     assert times == sorted(times)
     assert any(re.search(r" 0 mmio-write [0-9a-f]+ gpa 0xfee00300 size 4 data 0x4500 lapic ", line) for line in lines)
     assert any(re.search(r" 1 hlt ", line) for line in lines)
+    absent = tmp_path / "absent" / "trace"
     result = run_hanok(
-        hanok, "run", "--kernel", kernel, "--engine", engine, "--serial", "none", "--trace", "/nonexistent/t"
+        hanok, "run", "--kernel", kernel, "--engine", engine, "--serial", "none", "--trace", absent
     )
     assert result.returncode == 125
-    assert result.stderr == "hanok: --trace /nonexistent/t: No such file or directory\n"
+    assert result.stderr == f"hanok: --trace {absent}: No such file or directory\n"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tools in tools/ do what they are for; above all, the checks fail when they should."""
 
+import lzma
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +181,50 @@ def test_initrd_names_the_missing_file(tmp_path):
     assert result.returncode == 1
     assert "absent: No such file" in result.stderr
     assert not out.exists()
+
+
+def module(**info):
+    """A kernel module, as far as mkinitrd.py looks at it: its .modinfo strings."""
+    strings = [f"{key}={value}".encode() for key, value in info.items()]
+    return b"\x7fELF\0" + b"\0".join(strings) + b"\0"
+
+
+def test_initrd_modules_come_after_what_they_need(tmp_path):
+    folder = tmp_path / "6.1"
+    for name, data in {
+        "fs/ext4.ko": module(softdep="pre: crc32c", depends="jbd2,mbcache"),
+        "fs/jbd2.ko": module(depends=""),
+        "lib/mbcache.ko.xz": lzma.compress(module(depends="")),
+        "crypto/crc32c_generic.ko": module(depends=""),
+        "drivers/virtio-pci.ko": module(depends="virtio_ring"),
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / "modules.builtin").write_text("kernel/drivers/virtio/virtio_ring.ko\n")
+
+    options = ["--init", TOOLS / "initrd/init", "--modules", folder]
+    result, out = make_initrd(tmp_path, *options, "virtio_pci:legacy=1,debug=2,ext4,virtio-ring")
+    assert result.returncode == 0, result.stderr
+    entries = newc_entries(out.read_bytes())
+    load = entries["lib/modules/load"][1].decode().splitlines()
+    assert load == [
+        "virtio_pci.ko legacy=1 debug=2", "jbd2.ko", "mbcache.ko", "crc32c_generic.ko", "ext4.ko"
+    ]  # fmt: skip
+    assert entries["lib/modules/mbcache.ko"][1] == module(depends="")
+
+    result, out = make_initrd(tmp_path, *options, "ext5")
+    assert result.returncode == 1
+    assert "ext5: no such module" in result.stderr
+
+
+def test_initrd_programs_bring_their_libraries(tmp_path):
+    program = shutil.which("sleep")
+    result, out = make_initrd(tmp_path, "--init", TOOLS / "initrd/init", "--program", program)
+    assert result.returncode == 0, result.stderr
+    entries = newc_entries(out.read_bytes())
+    assert entries["bin/sleep"][1] == Path(program).read_bytes()
+    assert any(name.endswith("/libc.so.6") for name in entries)
+    assert any("ld-linux" in name for name in entries)
 
 
 def test_scripts_are_clean():

@@ -37,7 +37,7 @@ ROOMS = {
     "cpu": ["base", "mem", "mmu", "exit", "cpu/state"],
     "disk": ["base"],
     "net": ["base"],
-    "dev": ["base", "mem", "bus", "state", "disk/disk.h", "net/netport.h"],
+    "dev": ["base", "mem", "bus", "state", "disk/disk.h", "net/netport.h", "net/frame.h"],
     "machine": [
         "base", "mem", "state", "exit", "bus", "mmu", "cpu", "cpu/state", "dev", "disk", "net",
     ],

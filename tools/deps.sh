@@ -13,11 +13,12 @@ cd "$(dirname "$0")/.." || exit 125
 packages_of() {
     case $1 in
     build) echo "gcc gcc-multilib libc6-dev meson ninja-build pkg-config python3 libzydis-dev libuv1-dev" \
-        "libjansson-dev libcmocka-dev acpica-tools" ;;
-    guest) echo "python3 xz-utils" ;;
-    check) echo "python3-pytest python3-pexpect qemu-system-x86 gdb clang-format shellcheck" ;;
+        "libjansson-dev libcmocka-dev liburing-dev zlib1g-dev liblz4-dev libslirp-dev acpica-tools" ;;
+    guest) echo "python3 xz-utils mmdebstrap e2fsprogs fakeroot uidmap" ;;
+    check) echo "python3-pytest python3-pexpect qemu-system-x86 qemu-utils gdb clang-format shellcheck" \
+        "mmdebstrap e2fsprogs genisoimage tshark iproute2 ethtool busybox-static stress-ng" ;;
     fuzz) echo "clang llvm $(clang_runtime)" ;;
-    bench) echo "gcc libc6-dev mmdebstrap qemu-system-x86 python3" ;;
+    bench) echo "gcc libc6-dev mmdebstrap qemu-system-x86 python3 iperf3" ;;
     *)
         say deps "no set named '$1'; there are build, guest, check, fuzz and bench"
         return 2

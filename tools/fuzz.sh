@@ -21,7 +21,9 @@ if [ ! -f "$dir/build.ninja" ]; then
 fi
 ninja -C "$dir" || exit 1
 
+all=
 if [ $# -eq 0 ]; then
+    all=1
     # shellcheck disable=SC2046 # names without blanks
     set -- $(find "$dir/fuzz" -maxdepth 1 -type f -executable -printf '%f\n' 2>/dev/null | sort)
 fi
@@ -32,6 +34,10 @@ fi
 
 mkdir -p "$dir/findings"
 failed=
+if [ -n "$all" ]; then
+    # Disks and snapshots against a model: random operations instead of bytes; it prints its own seed.
+    "$dir/tests/disk/diskmodel" --ops "${FUZZ_DISK_OPS:-1000000}" || failed=" diskmodel"
+fi
 for target in "$@"; do
     corpus=$dir/corpus/$target
     mkdir -p "$corpus"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# guest.sh [--add FILE=PATH]... GUEST: have a stock Debian kernel and a small initramfs ready, print where.
+# guest.sh [OPTION]... GUEST: have a stock Debian kernel and a small initramfs ready, print where.
 #
 #   cloud     linux-image-cloud-amd64, the default of `make run`
 #   generic   linux-image-amd64
@@ -16,8 +16,16 @@
 # is needed. They live in $HANOK_CACHE, or $XDG_CACHE_HOME/hanok, or ~/.cache/hanok, and are looked up anew
 # after seven days when the network allows. What is there stays until its successor is complete.
 # Without apt or network: what the cache holds, else a kernel of the host's.
-# --add puts more files into the initramfs (written to initrd-NAME, given by --name, so that it does not
-# disturb the plain one).
+#
+# Options put more into the initramfs, which is written to initrd-NAME, given by --name, so that it does not
+# disturb the plain one:
+#   --name NAME
+#   --add FILE=PATH      a file of the host at PATH
+#   --program FILE       a program of the host in /bin, with its shared libraries
+#   --modules NAME,...   kernel modules, each with what it depends on, which /init loads in this order;
+#                        NAME:PARAMETER=VALUE,... sets parameters. For example:
+#                            tools/guest.sh --name disks --modules virtio_pci,virtio_blk,ext4 \
+#                                --program /sbin/mke2fs cloud
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top"
@@ -26,7 +34,8 @@ cd "$top"
 FRESH_DAYS=7
 
 usage() {
-    say guest "usage: tools/guest.sh [--name NAME --add FILE=PATH...] cloud|generic|i686-pae|i686"
+    say guest "usage: tools/guest.sh [--name NAME [--add FILE=PATH | --program FILE]... [--modules NAMES]]" \
+        "cloud|generic|i686-pae|i686"
     exit 2
 }
 
@@ -91,7 +100,7 @@ newest_kernel() {
         sed -n 's/^Depends: .*\(linux-image-[0-9][^ ,]*\).*/\1/p' | head -n 1
 }
 
-# download PACKAGE MEMBER DEST: fetches the package, which apt checks, and takes the one file out of it.
+# download PACKAGE MEMBER DEST: fetches the package, which apt checks, and takes the one file or folder out.
 # Prints nothing; DEST appears complete or not at all.
 download() {
     rm -rf "$cache/download"
@@ -138,10 +147,26 @@ refresh_kernel() {
     apt_version "$image" >"$guest/version"
     printf '%s\n' "$file" >"$guest/kernel.tmp"
     mv "$guest/kernel.tmp" "$guest/kernel"
-    for old in "$guest"/vmlinuz-*; do
-        [ "$old" = "$guest/$file" ] || rm -f "$old"
+    for old in "$guest"/vmlinuz-* "$guest"/modules-*; do
+        [ "$old" = "$guest/$file" ] || [ "$old" = "$guest/modules-${file#vmlinuz-}" ] || rm -rf "$old"
     done
     touch "$guest/stamp"
+}
+
+# refresh_modules KERNEL: $guest/modules-VERSION/VERSION, the modules of this very kernel, which stay as long
+# as it does. Not fetched before somebody asks for one. Prints the folder, or nothing.
+refresh_modules() {
+    release=${1##*/vmlinuz-}
+    modules=$guest/modules-$release
+    if [ ! -d "$modules/$release" ] && command -v apt-get >/dev/null &&
+        [ "$(apt_version "linux-image-$release")" = "$(cat "$guest/version" 2>/dev/null)" ]; then
+        download "linux-image-$release" ./lib/modules "$modules" || true
+    fi
+    # The host's kernel has its modules on the host.
+    [ -d "$modules/$release" ] || modules=/lib/modules
+    if [ -d "$modules/$release" ]; then
+        printf '%s\n' "$modules/$release"
+    fi
 }
 
 apt_version() {
@@ -176,11 +201,22 @@ host_busybox() {
 
 name=
 additions=
+wanted=
 while [ $# -gt 0 ]; do
     case $1 in
     --add)
         [ $# -ge 2 ] || usage
         additions="$additions --add $2"
+        shift 2
+        ;;
+    --program)
+        [ $# -ge 2 ] || usage
+        additions="$additions --program $2"
+        shift 2
+        ;;
+    --modules)
+        [ $# -ge 2 ] || usage
+        wanted=$2
         shift 2
         ;;
     --name)
@@ -238,6 +274,15 @@ if [ ! -s "$busybox" ]; then
         exit 1
     fi
     say guest "no network or no apt: going on with the host's $busybox"
+fi
+
+if [ -n "$wanted" ]; then
+    modules=$(refresh_modules "$kernel")
+    if [ -z "$modules" ]; then
+        say guest "no modules for $kernel; its package could not be fetched"
+        exit 1
+    fi
+    additions="$additions --modules $modules $wanted"
 fi
 
 initrd=$guest/initrd$name

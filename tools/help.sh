@@ -5,7 +5,8 @@ cat <<'TEXT'
 Hanok, a house for guests: a hosted hypervisor for Linux on x86-64.
 
   make                       build build/hanok
-  make run                   boot a stock Linux on this terminal (Ctrl-A x quits)
+  make run                   run a Debian of your own on this terminal, made the first time
+  make run GUEST=tiny        a kernel with a shell and no disk instead: there in seconds
   make run ARGS="--cpus 2"   ... with more options for `hanok run`
   make check                 every check and test; what CI runs
   make check-slow            the same with the long tests too

@@ -12,6 +12,7 @@
 
 #include "app/app.h"
 #include "app/options.h"
+#include "app/vm_verb.h"
 
 static const char help[] =
 	"hanok doctor: what this host offers for virtual machines, what is missing and how to mend\n"
@@ -26,15 +27,11 @@ static const struct {
 	const char *name;
 	void (*probe)(struct finding *f);
 } probes[] = {
-	{"engine", probe_engines},
-	{"cpu", probe_cpu},
-	{"tsc", probe_tsc},
-	{"kvm", probe_kvm},
-	{"memory", probe_memory},
-	{"memfd", probe_memfd},
-	{"userfaultfd", probe_userfaultfd},
-	{"io_uring", probe_io_uring},
-	{"netns", probe_netns},
+	{"engine", probe_engines},    {"cpu", probe_cpu},
+	{"tsc", probe_tsc},	      {"kvm", probe_kvm},
+	{"memory", probe_memory},     {"hugepages", probe_huge_pages},
+	{"ksm", probe_ksm},	      {"userfaultfd", probe_userfaultfd},
+	{"io_uring", probe_io_uring}, {"netns", probe_netns},
 	{"tap", probe_tap},
 };
 enum { PROBES = sizeof(probes) / sizeof(probes[0]) };
@@ -107,29 +104,19 @@ int verb_doctor(int argc, char **argv)
 		{0},
 	};
 	struct finding findings[PROBES] = {0};
-	struct error err;
 	bool json = false, usable = true;
-	int option;
+	const struct verb_words words = {NULL, 0, 0, "", verb_set_true, &json};
 
-	while ((option = option_next(argc, argv, options, &err)) != -1) {
-		if (option == 'j') {
-			json = true;
-		} else if (option == 'h') {
-			fputs(help, stdout);
-			return STATUS_OK;
-		} else {
-			return fail(STATUS_USAGE, "%s", err.text);
-		}
-	}
-	if (optind < argc)
-		return fail(STATUS_USAGE, "%s: doctor takes no operands", argv[optind]);
+	int r = verb_begin(argc, argv, options, &words, help);
+	if (r >= 0)
+		return r;
 	for (unsigned i = 0; i < PROBES; i++) {
 		findings[i].name = probes[i].name;
 		probes[i].probe(&findings[i]);
 		usable &= findings[i].status != FINDING_FATAL;
 	}
 	if (json) {
-		int r = print_json(findings, usable);
+		r = print_json(findings, usable);
 		if (r)
 			return r;
 	} else {

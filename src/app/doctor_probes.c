@@ -226,27 +226,48 @@ void probe_memory(struct finding *f)
 			    kib / 1024);
 }
 
-void probe_memfd(struct finding *f)
+/* The kernel's setting stands in brackets: "always [madvise] never". */
+void probe_huge_pages(struct finding *f)
 {
-	int fd = memfd_create("hanok-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	bool ok = fd >= 0 && ftruncate(fd, 1 << 20) == 0 &&
-		  fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0;
-	int error = errno;
+	static const char path[] = "/sys/kernel/mm/transparent_hugepage/enabled";
+	char line[64] = "";
+	FILE *file = fopen(path, "re");
 
-	if (ok) {
-		void *p = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-			       fd, 0);
-		ok = p != MAP_FAILED;
-		error = errno;
-		if (ok)
-			munmap(p, 1 << 20);
+	if (file) {
+		if (!fgets(line, sizeof(line), file))
+			line[0] = '\0';
+		fclose(file);
 	}
-	if (fd >= 0)
-		close(fd);
-	if (ok)
-		finding_set(f, FINDING_OK, "guests' memory is made of it");
-	else
-		finding_set(f, FINDING_FATAL, "guests' memory is made of it: %s", strerror(error));
+	if (strstr(line, "[always]") || strstr(line, "[madvise]")) {
+		finding_set(f, FINDING_OK, "guests' memory gets them where it is used densely");
+		return;
+	}
+	finding_set(f, FINDING_LIMITED, "%s: guests that use much memory run up to a third slower",
+		    file ? "turned off" : "this kernel has none");
+	if (file)
+		finding_mend(f, "echo madvise | sudo tee %s", path);
+}
+
+void probe_ksm(struct finding *f)
+{
+	static const char run[] = "/sys/kernel/mm/ksm/run";
+	void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool there = page != MAP_FAILED && madvise(page, 4096, MADV_MERGEABLE) == 0;
+
+	if (page != MAP_FAILED)
+		munmap(page, 4096);
+	if (!there) {
+		finding_set(f, FINDING_MISSING,
+			    "this kernel has none: --memory-share does nothing");
+	} else if (file_says(run, "1")) {
+		finding_set(f, FINDING_OK,
+			    "equal pages are shared between guests with --memory-share");
+	} else {
+		finding_set(f, FINDING_LIMITED,
+			    "it does not run: --memory-share does nothing (off is the safe choice: "
+			    "sharing lets a guest find out what another has)");
+		finding_mend(f, "echo 1 | sudo tee %s", run);
+	}
 }
 
 void probe_userfaultfd(struct finding *f)

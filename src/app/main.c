@@ -9,35 +9,71 @@
 
 #include "app/app.h"
 #include "app/options.h"
+#include "app/vm_verb.h"
 
 static const char help[] =
 	"Hanok runs x86 operating systems in virtual machines, without privilege.\n"
 	"\n"
-	"  hanok run --kernel vmlinuz --initrd initrd --append console=ttyS0\n"
-	"                        boot a kernel, its console on this terminal\n"
-	"  hanok doctor          what this host offers, what is missing and how to mend it\n"
+	"Machines:\n"
+	"  hanok create mail --os debian    make one, with Debian on its disk, in ~/hanok/mail\n"
+	"  hanok run mail                   run it, its console on this terminal\n"
+	"  hanok start mail                 run it in the background\n"
+	"  hanok console mail               ... and look in; Ctrl-A x leaves\n"
+	"  hanok stop mail                  shut it down\n"
+	"  hanok pause|resume|reset mail    have it stand still, go on, begin anew\n"
+	"  hanok balloon mail               what memory its guest could spare; how much it gives back\n"
+	"  hanok ps                         what runs; with --all, what there is\n"
+	"  hanok logs mail                  what happened to it\n"
+	"  hanok top                        what they take of this host, live\n"
+	"  hanok inspect mail walk ADDRESS  look into it: page tables, memory, page faults, exits\n"
+	"  hanok snapshot create mail s1    keep its disks as they are; revert, delete, list\n"
+	"  hanok clone mail mail2           another one like it; --linked: at once\n"
+	"  hanok rm mail                    remove it\n"
+	"  hanok pool 8G                    all of them together get so much of the host's memory\n"
 	"\n"
-	"  hanok VERB --help     what a verb can do\n"
+	"Networks:\n"
+	"  hanok net create lan --nat       a switch that machines share; `hanok net --help`\n"
+	"\n"
+	"Disks:\n"
+	"  hanok disk create mail.vmdk 20G  make one; info, check, convert ...: `hanok disk --help`\n"
+	"\n"
+	"Kernels of your own:\n"
+	"  hanok run --kernel vmlinuz --initrd initrd --append console=ttyS0\n"
+	"\n"
+	"Page replacement, to look at:\n"
+	"  hanok lab replay mail.trace      FIFO, LRU and others on a recorded trace: `hanok lab --help`\n"
+	"\n"
+	"This host:\n"
+	"  hanok doctor                     what it offers, what is missing and how to mend it\n"
+	"\n"
+	"  hanok VERB --help                what a verb can do\n"
 	"  hanok --version\n";
 
 static const struct verb {
 	const char *name;
 	int (*fn)(int argc, char **argv);
 } verbs[] = {
-	{"run", verb_run},
-	{"doctor", verb_doctor},
+	{"disk", verb_disk},	   {"run", verb_run},		{"create", verb_create},
+	{"start", verb_start},	   {"stop", verb_stop},		{"pause", verb_pause},
+	{"resume", verb_resume},   {"reset", verb_reset},	{"ps", verb_ps},
+	{"console", verb_console}, {"logs", verb_logs},		{"rm", verb_rm},
+	{"clone", verb_clone},	   {"snapshot", verb_snapshot}, {"net", verb_net},
+	{"doctor", verb_doctor},   {"lab", verb_lab},		{"pool", verb_pool},
+	{"inspect", verb_inspect}, {"top", verb_top},		{"balloon", verb_balloon},
 };
 enum { VERBS = sizeof(verbs) / sizeof(verbs[0]) };
 
+/* Files and machines may have any name; a terminal must not be steered by it. */
 int fail(int status, const char *fmt, ...)
 {
+	char line[1024];
 	va_list ap;
 
 	va_start(ap, fmt);
-	fputs("hanok: ", stderr);
-	vfprintf(stderr, fmt, ap);
-	fputc('\n', stderr);
+	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
+	make_printable(line);
+	fprintf(stderr, "hanok: %s\n", line);
 	return status;
 }
 

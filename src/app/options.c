@@ -73,12 +73,21 @@ static int unknown_option(const char *arg, const struct option *options, struct 
 	return '?';
 }
 
+/* -h is short for --help; -o FILE for --out, in verbs that have it as 'o' and with a value. */
+static const char *short_options(const struct option *options)
+{
+	for (; options->name; options++)
+		if (options->val == 'o' && options->has_arg == required_argument)
+			return "+:ho:";
+	return "+:h";
+}
+
 int option_next(int argc, char **argv, const struct option *options, struct error *err)
 {
 	int at = optind;
 
 	opterr = 0;
-	int c = getopt_long(argc, argv, "+:h", options, NULL);
+	int c = getopt_long(argc, argv, short_options(options), options, NULL);
 	if (c == ':') {
 		error_set(err, -EINVAL, "%s: a value is missing", argv[at]);
 		return '?';

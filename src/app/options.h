@@ -11,7 +11,7 @@
 /*
  * The next option of a verb as getopt_long finds it, with errors of our own: returns the option's
  * val, -1 after the last, or '?' with the line in *err. Call from optind 1 on. Only long options,
- * and -h for --help; no operands are moved.
+ * -h for --help, and -o for one with a value and the val 'o'; no operands are moved.
  */
 int option_next(int argc, char **argv, const struct option *options, struct error *err);
 

@@ -1,32 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `hanok run`: one machine in the foreground. */
+/* `hanok run`: one machine in the foreground. Here is its command line; run_machine.c runs it. */
+#include "app/run.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <poll.h>
-#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
-#include <unistd.h>
 
 #include "app/app.h"
+#include "app/drives.h"
+#include "app/nics.h"
 #include "app/options.h"
-#include "app/serial.h"
-#include "app/stats.h"
-#include "app/terminal.h"
-#include "base/clock.h"
-#include "base/log.h"
-#include "control/gdb/gdb.h"
-#include "control/trace.h"
-#include "machine/machine.h"
 
 static const char help[] =
-	"hanok run: boot a kernel in a virtual machine and stay with it until it ends.\n"
+	"hanok run: run a virtual machine and stay with it until it ends.\n"
 	"\n"
 	"Examples:\n"
+	"  hanok run mail\n"
+	"      The machine named mail (a folder, a .vmx or a display name), its console on this\n"
+	"      terminal. Ctrl-A x ends it, Ctrl-A p presses its power button, Ctrl-A h helps.\n"
 	"  hanok run --kernel vmlinuz --initrd initrd --append console=ttyS0\n"
-	"      Linux with its console on this terminal. Ctrl-A x ends it, Ctrl-A h helps.\n"
+	"      A kernel of your own, in a machine that has no folder.\n"
 	"  hanok run --kernel vmlinuz --initrd initrd --append 'console=ttyS0 panic=-1' \\\n"
 	"            --memory 2G --cpus 2 --no-reboot --timeout 10m --serial file:boot.log\n"
 	"      A test run without a terminal; the exit status tells how it ended.\n"
@@ -36,17 +30,42 @@ static const char help[] =
 	"  hanok run --kernel vmlinuz --serial socket:console.sock\n"
 	"      then: socat -,raw,echo=0,escape=0x1d UNIX-CONNECT:console.sock\n"
 	"\n"
-	"What to boot:\n"
+	"What to boot; with a machine, these and what follows go before what its .vmx says:\n"
 	"  --kernel FILE       a Linux bzImage, or an ELF kernel with a PVH or Multiboot header\n"
 	"  --initrd FILE       an initial RAM disk; for Multiboot: modules, commas between them\n"
 	"  --append STRING     the kernel's command line\n"
 	"\n"
 	"The machine:\n"
-	"  --memory SIZE       as in 512M or 2G (512M)\n"
+	"  --memory SIZE       as in 512M or 2G (512M, or as the .vmx says)\n"
+	"  --memory-limit SIZE at most so much of it is in the host's memory at a time; the rest is\n"
+	"                      compressed, then swapped out (no limit)\n"
+	"  --memory-min SIZE   so much of it is its own when the pool of `hanok pool` is full (none)\n"
+	"  --memory-shares N   its part of the pool: low, normal or high, 5, 10 or 20 for each MiB it\n"
+	"                      has, or a number (normal)\n"
+	"  --memory-share      pages that are equal are in the host's memory once, also between\n"
+	"                      machines, by the host's KSM; a guest may find out what another has\n"
+	"  --memory-policy P   what leaves first: gen, the least recently used by generations, or\n"
+	"                      fifo, what came in first (gen)\n"
+	"  --balloon HOW       the guest's driver gives memory back: auto, so that nothing need be swapped\n"
+	"                      out; off, as `hanok balloon` says; none, there is no balloon (auto)\n"
+	"  --swap DIR          where the swap file goes, or none (the machine's folder, else\n"
+	"                      $TMPDIR or /var/tmp)\n"
 	"  --cpus N            virtual CPUs (1)\n"
+	"  --disk FILE[,model=NAME][,readonly][,direct]\n"
+	"                      a disk, which the guest may write to; once for each. model: the\n"
+	"                      controller it is on (virtio-blk); readonly: nobody writes to it;\n"
+	"                      direct: past the host's page cache\n"
+	"  --cdrom FILE[,model=NAME]\n"
+	"                      a CD drive with the image FILE in it\n"
+	"  --nic WHERE[,model=NAME][,mac=ADDRESS][,group=NAME][,forward=FORWARD]...\n"
+	"                      a network card; once for each. WHERE it is plugged in: nat, switch=NAME\n"
+	"                      (a network of `hanok net`, in its port group NAME; hostonly and bridged\n"
+	"                      are the networks that are called so) or none. forward, of\n"
+	"                      nat: tcp:127.0.0.1:2222-22 leads from the host's port 2222 to the\n"
+	"                      guest's 22. model: the card (virtio)\n"
 	"  --engine NAME       what runs them: bt translates the guest's code, interp (slow) takes it\n"
 	"                      instruction by instruction, auto takes the best there is (auto)\n"
-	"  --code-cache SIZE   at most so much translated code at a time (64M; 1M to 1G)\n"
+	"  --code-cache SIZE   at most so much translated code at a time (256M; 1M to 1G)\n"
 	"  --serial WHERE      COM1, and given once more COM2: stdio, file:PATH, socket:PATH,\n"
 	"                      pty or none (stdio for COM1, none for COM2)\n"
 	"  --debug-exit PORT   a byte the guest writes to this I/O port ends the machine\n"
@@ -67,28 +86,6 @@ static const char help[] =
 	"line is wrong; 3 the guest crashed; 124 --timeout; 125 hanok failed; (BYTE << 1) | 1 through\n"
 	"--debug-exit; 128 + N ended by signal N.\n";
 
-struct run {
-	struct machine_config config;
-	const char *engine;
-	const char *serial_spec[BOARD_SERIAL_PORTS];
-	uint64_t timeout_ns; /* 0: none */
-	bool stats;
-	const char *gdb_where, *trace_path; /* NULL: none */
-
-	struct loop *loop;
-	struct serial *serial[BOARD_SERIAL_PORTS];
-	struct machine *machine;
-	struct gdb *gdb;
-	struct trace *trace;
-	struct timer timeout;
-	int signal_fd;
-	struct loop_fd *signal_watch;
-	int ended_by_signal;
-};
-
-/* The one that runs: Ctrl-A s has no other way to know since when. */
-static uint64_t started_ns;
-
 /* ---- the command line ---- */
 
 enum {
@@ -96,7 +93,17 @@ enum {
 	OPT_INITRD,
 	OPT_APPEND,
 	OPT_MEMORY,
+	OPT_MEMORY_LIMIT,
+	OPT_MEMORY_MIN,
+	OPT_MEMORY_SHARES,
+	OPT_MEMORY_SHARE,
+	OPT_MEMORY_POLICY,
+	OPT_BALLOON,
+	OPT_SWAP,
 	OPT_CPUS,
+	OPT_DISK,
+	OPT_CDROM,
+	OPT_NIC,
 	OPT_ENGINE,
 	OPT_TIMEOUT,
 	OPT_NO_REBOOT,
@@ -115,7 +122,17 @@ static const struct option options[] = {
 	{"initrd", required_argument, NULL, OPT_INITRD},
 	{"append", required_argument, NULL, OPT_APPEND},
 	{"memory", required_argument, NULL, OPT_MEMORY},
+	{"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
+	{"memory-min", required_argument, NULL, OPT_MEMORY_MIN},
+	{"memory-shares", required_argument, NULL, OPT_MEMORY_SHARES},
+	{"memory-share", no_argument, NULL, OPT_MEMORY_SHARE},
+	{"memory-policy", required_argument, NULL, OPT_MEMORY_POLICY},
+	{"balloon", required_argument, NULL, OPT_BALLOON},
+	{"swap", required_argument, NULL, OPT_SWAP},
 	{"cpus", required_argument, NULL, OPT_CPUS},
+	{"disk", required_argument, NULL, OPT_DISK},
+	{"cdrom", required_argument, NULL, OPT_CDROM},
+	{"nic", required_argument, NULL, OPT_NIC},
 	{"engine", required_argument, NULL, OPT_ENGINE},
 	{"timeout", required_argument, NULL, OPT_TIMEOUT},
 	{"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
@@ -146,6 +163,50 @@ static int set_memory(struct run *r, const char *text, struct error *err)
 				 text);
 	r->config.memory_bytes = bytes;
 	return 0;
+}
+
+static int set_memory_limit(struct run *r, const char *text, struct error *err)
+{
+	uint64_t *bytes = &r->config.memory.limit_bytes;
+
+	if (parse_size("--memory-limit", text, bytes, err) < 0)
+		return -EINVAL;
+	if (*bytes < MEMORY_LIMIT_MIN)
+		return error_set(err, -EINVAL, "--memory-limit %s: the least is 4M, as in 512M",
+				 text);
+	return 0;
+}
+
+static int set_memory_shares(struct run *r, const char *text, struct error *err)
+{
+	if (mem_parse_shares(text, &r->memory_shares))
+		return 0;
+	return error_set(err, -EINVAL,
+			 "--memory-shares %s: it is low, normal, high or a number from 1 to %d",
+			 text, MEM_SHARES_MAX);
+}
+
+static int set_memory_policy(struct run *r, const char *text, struct error *err)
+{
+	for (unsigned n = 0; n < MEM_POLICY_NR; n++) {
+		if (!strcmp(text, mem_policy_names[n])) {
+			r->config.memory.policy = (enum mem_policy)n;
+			return 0;
+		}
+	}
+	return error_set(err, -EINVAL, "--memory-policy %s: it is gen or fifo", text);
+}
+
+static int set_balloon(struct run *r, const char *text, struct error *err)
+{
+	for (unsigned n = 0; n < BALLOON_MODE_NR; n++) {
+		if (!strcmp(text, balloon_mode_names[n])) {
+			r->config.balloon = (enum balloon_mode)n;
+			r->balloon_said = true;
+			return 0;
+		}
+	}
+	return error_set(err, -EINVAL, "--balloon %s: it is auto, off or none", text);
 }
 
 static int set_serial(struct run *r, const char *spec, struct error *err)
@@ -205,8 +266,30 @@ static int set_option(struct run *r, int option, struct error *err)
 		break;
 	case OPT_MEMORY:
 		return set_memory(r, optarg, err);
+	case OPT_MEMORY_LIMIT:
+		return set_memory_limit(r, optarg, err);
+	case OPT_MEMORY_MIN:
+		return parse_size("--memory-min", optarg, &r->memory_min, err);
+	case OPT_MEMORY_SHARES:
+		return set_memory_shares(r, optarg, err);
+	case OPT_MEMORY_SHARE:
+		r->config.memory.share = true;
+		break;
+	case OPT_MEMORY_POLICY:
+		return set_memory_policy(r, optarg, err);
+	case OPT_BALLOON:
+		return set_balloon(r, optarg, err);
+	case OPT_SWAP:
+		r->swap_dir = optarg;
+		break;
 	case OPT_CPUS:
 		return set_number("--cpus", BOARD_CPUS_MAX, &r->config.cpus, err);
+	case OPT_DISK:
+		return drives_add(&r->config.storage, "--disk", optarg, false, err);
+	case OPT_CDROM:
+		return drives_add(&r->config.storage, "--cdrom", optarg, true, err);
+	case OPT_NIC:
+		return nics_add(&r->config.nics, optarg, err);
 	case OPT_ENGINE:
 		r->engine = optarg;
 		break;
@@ -245,275 +328,77 @@ static int set_option(struct run *r, int option, struct error *err)
 	return 0;
 }
 
-static int parse(struct run *r, int argc, char **argv, struct error *err)
+/* What nobody said. */
+static void set_defaults(struct run *r)
 {
-	int option, result = 0;
-
-	while (result == 0 && (option = option_next(argc, argv, options, err)) != -1)
-		result = set_option(r, option, err);
-	if (result)
-		return result;
-	if (optind < argc)
-		return error_set(
-			err, -EINVAL,
-			"%s: not an option; name a kernel by --kernel, its command line by "
-			"--append",
-			argv[optind]);
-	if (!r->config.boot.kernel_path)
-		return error_set(err, -EINVAL,
-				 "what to boot? Name it by --kernel FILE; --help shows examples");
+	if (!r->config.memory_bytes)
+		r->config.memory_bytes = UINT64_C(512) << 20;
+	if (!r->config.cpus)
+		r->config.cpus = 1;
 	if (!r->serial_spec[0])
 		r->serial_spec[0] = "stdio";
+	if (!r->swap_dir)
+		r->swap_dir = getenv("TMPDIR");
+	if (!r->swap_dir || !*r->swap_dir)
+		r->swap_dir = "/var/tmp";
+	r->config.memory.swap_dir = strcmp(r->swap_dir, "none") ? r->swap_dir : NULL;
+}
+
+void run_init(struct run *r)
+{
+	*r = (struct run){.signal_fd = -1, .lock_fd = -1, .report_fd = -1};
+}
+
+int run_parse(struct run *r, int argc, char **argv, bool needs_vm, struct error *err)
+{
+	int result = 0;
+
+	for (;;) {
+		int option = option_next(argc, argv, options, err);
+		if (option != -1)
+			result = set_option(r, option, err);
+		else if (optind == argc)
+			break;
+		else if (r->vm_word)
+			result = error_set(err, -EINVAL,
+					   "%s: one machine at a time; %s was named before it",
+					   argv[optind], r->vm_word);
+		else
+			r->vm_word = argv[optind++];
+		if (result)
+			return result;
+	}
+	if (!r->vm_word && needs_vm)
+		return error_set(
+			err, -EINVAL,
+			"which machine? Name it by its folder, its .vmx file or its display "
+			"name; `hanok ps --all` lists them");
+	if (!r->vm_word && !r->config.boot.kernel_path)
+		return error_set(
+			err, -EINVAL,
+			"what to run? Name a machine, or a kernel by --kernel FILE; --help "
+			"shows examples");
+	if (!r->vm_word)
+		set_defaults(r);
 	return 0;
-}
-
-/* ---- signals ---- */
-
-static void stop_for_a_while(struct run *r)
-{
-	for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++)
-		if (r->serial[i])
-			serial_suspend(r->serial[i]);
-	kill(getpid(), SIGSTOP); /* here it stands until SIGCONT, which comes by the descriptor */
-}
-
-static void go_on(struct run *r)
-{
-	for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++)
-		if (r->serial[i])
-			serial_continue(r->serial[i]);
-}
-
-static void signalled(void *opaque, int fd, int events)
-{
-	struct run *r = opaque;
-	struct signalfd_siginfo info;
-
-	(void)events;
-	while (read(fd, &info, sizeof(info)) == sizeof(info)) {
-		int sig = (int)info.ssi_signo;
-		if (sig == SIGTSTP) {
-			stop_for_a_while(r);
-		} else if (sig == SIGCONT) {
-			go_on(r);
-		} else {
-			r->ended_by_signal = sig;
-			machine_stop(r->machine, MACHINE_QUIT, "ended by a signal: %s",
-				     strsignal(sig));
-		}
-	}
-}
-
-static int watch_signals(struct run *r, struct error *err)
-{
-	static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT};
-	sigset_t set;
-
-	sigemptyset(&set);
-	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
-		struct sigaction old;
-		/* What we were started to ignore (nohup) stays ignored. */
-		if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-			sigaddset(&set, signals[i]);
-	}
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	r->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (r->signal_fd < 0)
-		return error_set(err, -errno, "signalfd: %s", strerror(errno));
-	int code = loop_fd_add(r->loop, r->signal_fd, POLLIN, signalled, r, &r->signal_watch);
-	if (code < 0)
-		return error_set(err, code, "signalfd: %s", strerror(-code));
-	return 0;
-}
-
-/* ---- making, running, ending ---- */
-
-static void time_is_up(void *opaque)
-{
-	struct run *r = opaque;
-
-	machine_stop(r->machine, MACHINE_TIMED_OUT, "the guest did not end within %g s",
-		     (double)r->timeout_ns / 1e9);
-}
-
-/* In the middle of a run, on the loop's thread. */
-static void show_stats(struct machine *m)
-{
-	machine_pause(m); /* so that the numbers belong together */
-	stats_print(m, clock_ns() - started_ns);
-	machine_resume(m);
-}
-
-static void log_line(void *opaque, enum log_level level, const char *line)
-{
-	(void)opaque, (void)level;
-	terminal_say("%s", line);
-}
-
-static bool is_engine(const char *name)
-{
-	for (unsigned i = 0; engines[i]; i++)
-		if (!strcmp(name, engines[i]->name))
-			return true;
-	return !strcmp(name, "auto");
-}
-
-/* STATUS_OK, or another with *err. */
-static int set_up(struct run *r, struct error *err)
-{
-	struct error reason = {0};
-	int code;
-
-	r->config.engine = engine_find(r->engine, &reason, err);
-	if (!r->config.engine)
-		return is_engine(r->engine) ? STATUS_FAILED : STATUS_USAGE;
-	if (loop_create(&r->loop, err) < 0)
-		return STATUS_FAILED;
-	r->config.loop = r->loop;
-	timer_init(&r->timeout, r->loop, time_is_up, r);
-	for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++) {
-		if (!r->serial_spec[i])
-			continue;
-		code = serial_create(&r->serial[i], r->loop, i, r->serial_spec[i], err);
-		if (code < 0)
-			return code == -EINVAL ? STATUS_USAGE : STATUS_FAILED;
-		r->config.serial[i] = serial_backend(r->serial[i]);
-	}
-	if (machine_create(&r->machine, &r->config, err) < 0 || watch_signals(r, err) < 0)
-		return STATUS_FAILED;
-	if (isatty(STDERR_FILENO))
-		terminal_say("%s", reason.text);
-	return STATUS_OK;
-}
-
-static int attach(struct run *r, struct error *err)
-{
-	int code = 0;
-
-	if (r->trace_path) {
-		code = trace_open(&r->trace, r->trace_path, err);
-		if (code == 0)
-			code = trace_attach(r->trace, r->machine, err);
-	}
-	if (code == 0 && r->gdb_where)
-		code = gdb_create(&r->gdb, r->machine, r->gdb_where, err);
-	if (code < 0)
-		return code;
-	for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++) {
-		if (!r->serial[i])
-			continue;
-		code = serial_attach(r->serial[i], r->machine, show_stats, err);
-		if (code < 0)
-			return code;
-		if (serial_is_interactive(r->serial[i]) && isatty(STDERR_FILENO))
-			terminal_say("Ctrl-A x ends the guest, Ctrl-A h helps");
-	}
-	return 0;
-}
-
-static int status_of(const struct machine_result *result)
-{
-	switch (result->end) {
-	case MACHINE_POWERED_OFF:
-	case MACHINE_REBOOTED:
-	case MACHINE_QUIT:
-		return STATUS_OK;
-	case MACHINE_CRASHED:
-		return STATUS_CRASHED;
-	case MACHINE_DEBUG_EXIT:
-		return (int)((result->debug_value << 1 | 1) & 0xff);
-	case MACHINE_TIMED_OUT:
-		return STATUS_TIMED_OUT;
-	case MACHINE_FAILED:
-		break;
-	}
-	return STATUS_FAILED;
-}
-
-/* Says how it ended: always when something is wrong or from outside, else to a person only. */
-static void say_end(const struct run *r, const struct machine_result *result)
-{
-	bool as_wanted = !r->ended_by_signal &&
-			 (result->end == MACHINE_DEBUG_EXIT || status_of(result) == STATUS_OK);
-
-	if (!as_wanted || isatty(STDERR_FILENO))
-		terminal_say("%s", result->why.text);
-}
-
-static int run_machine(struct run *r, struct error *err)
-{
-	struct machine_result result;
-
-	int code = attach(r, err);
-	if (code < 0)
-		return code == -EINVAL ? STATUS_USAGE : STATUS_FAILED;
-	started_ns = clock_ns();
-	if (r->timeout_ns)
-		timer_arm(&r->timeout, started_ns + r->timeout_ns);
-	machine_run(r->machine, &result);
-	uint64_t wall_ns = clock_ns() - started_ns;
-	for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++)
-		serial_drain(r->serial[i]);
-	terminal_restore();
-	say_end(r, &result);
-	if (r->stats)
-		stats_print(r->machine, wall_ns);
-	return status_of(&result);
-}
-
-static void tear_down(struct run *r)
-{
-	gdb_destroy(r->gdb);
-	trace_close(r->trace);
-	machine_destroy(r->machine);
-	for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++)
-		serial_destroy(r->serial[i]);
-	if (r->loop)
-		timer_destroy(&r->timeout);
-	loop_fd_remove(r->signal_watch);
-	if (r->signal_fd >= 0)
-		close(r->signal_fd);
-	loop_destroy(r->loop);
-}
-
-/* Ends as the signal would have ended us, so that whoever started us sees it. */
-static void end_by_signal(int sig)
-{
-	sigset_t set;
-
-	signal(sig, SIG_DFL);
-	sigemptyset(&set);
-	sigaddset(&set, sig);
-	raise(sig);
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
 int verb_run(int argc, char **argv)
 {
-	struct run r = {
-		.config = {.memory_bytes = UINT64_C(512) << 20, .cpus = 1},
-		.engine = "auto",
-		.signal_fd = -1,
-	};
 	struct error err = {0};
-	int parsed = parse(&r, argc, argv, &err);
+	struct run r;
 
+	run_init(&r);
+	int parsed = run_parse(&r, argc, argv, false, &err);
 	if (parsed > 0) {
 		fputs(help, stdout);
 		return STATUS_OK;
 	}
 	if (parsed < 0)
 		return fail(STATUS_USAGE, "%s", err.text);
-	log_set_sink(log_line, NULL);
-	int status = set_up(&r, &err);
-	if (status == STATUS_OK) {
-		err.text[0] = 0;
-		status = run_machine(&r, &err);
-	}
-	tear_down(&r);
+	int status = run_to_end(&r, &err);
 	if (err.text[0])
 		fail(status, "%s", err.text);
-	if (r.ended_by_signal)
-		end_by_signal(r.ended_by_signal);
+	run_end_by_signal(&r);
 	return status;
 }

@@ -88,6 +88,29 @@ static void print_engine(struct machine *m, const struct totals *t)
 			     engine_s > 0 ? (double)instructions / engine_s / 1e6 : 0.0);
 }
 
+/* What the memory manager did, if it did anything. */
+static void print_manager(struct machine *m)
+{
+	struct mem_stats s;
+
+	mem_get_stats(machine_mem(m), &s, false);
+	if (!s.limit_bytes && !s.swap_ins && !s.discarded)
+		return;
+	terminal_say("memory manager: %.1f of %.1f MiB used, of it %.1f compressed; %.1f MiB in "
+		     "the swap file",
+		     (double)s.used_bytes / 0x1p20, (double)s.limit_bytes / 0x1p20,
+		     (double)s.swap_memory_bytes / 0x1p20, (double)s.swap_file_bytes / 0x1p20);
+	terminal_say("pages out: %" PRIu64 " stored, %" PRIu64 " clean, %" PRIu64 " zero, %" PRIu64
+		     " given back; in: %" PRIu64 " new, %" PRIu64 " from the store, %" PRIu64
+		     " read ahead (%" PRIu64 " used), %" PRIu64 " zero, %" PRIu64 " rescued",
+		     s.evicted_stored, s.evicted_clean, s.evicted_zero, s.discarded,
+		     s.first_touches, s.swap_ins, s.read_aheads, s.read_aheads_used, s.zero_ins,
+		     s.rescues);
+	terminal_say("swap file: %" PRIu64 " reads, %" PRIu64 " writes; vCPUs waited %" PRIu64
+		     " times, %.3f s",
+		     s.swap_reads, s.swap_writes, s.waits, (double)s.wait_ns / 1e9);
+}
+
 void stats_print(struct machine *m, uint64_t wall_ns)
 {
 	struct totals t = sum(m);
@@ -102,4 +125,5 @@ void stats_print(struct machine *m, uint64_t wall_ns)
 		     (double)resident_bytes() / 0x1p20,
 		     (double)mem_resident_bytes(machine_mem(m)) / 0x1p20,
 		     mem_ram_bytes(machine_mem(m)) >> 20);
+	print_manager(m);
 }

@@ -7,9 +7,14 @@
  * with the range that wins there, so that a lookup is one binary search.
  *
  * Lookups take no lock. The table is guarded by a sequence count (odd while it is being rewritten):
- * a reader copies the segment it found and starts over if the count moved. A table that has become
- * too small is replaced by one twice as large and kept until the bus goes, because a reader may
- * still be looking at it; it only ever grows, so what is kept is at most what is in use.
+ * a reader copies the segment it found and starts over if the count moved. That each word of the
+ * table is stored with release and loaded with acquire is enough for it, without a fence: who loads
+ * one that was stored during a rewriting also sees the odd count before it, or a later one (Boehm,
+ * "Can Seqlocks Get Along With Programming Language Memory Models?", MSPC 2012, 3).
+ *
+ * A table that has become too small is replaced by one twice as large and kept until the bus goes,
+ * because a reader may still be looking at it; it only ever grows, so what is kept is at most what
+ * is in use.
  */
 #include "bus/bus.h"
 
@@ -172,7 +177,6 @@ static int rebuild(struct space *s)
 		}
 	}
 	atomic_fetch_add(&s->sequence, 1);
-	atomic_thread_fence(memory_order_seq_cst);
 	flatten(s, edges, edge_count, t);
 	atomic_store(&s->table, t);
 	atomic_fetch_add(&s->sequence, 1);
@@ -232,46 +236,45 @@ void bus_unmap(struct bus *b, enum bus_space space, uint64_t base, const void *o
 	pthread_mutex_unlock(&b->lock);
 }
 
-#define relaxed(x) atomic_load_explicit(&(x), memory_order_relaxed)
+#define acquire(x) atomic_load_explicit(&(x), memory_order_acquire)
 
 /* One try: the segment that holds addr, or the gap up to the next one. */
 static void search(const struct table *t, uint64_t addr, struct found *f)
 {
-	size_t lo = 0, hi = relaxed(t->count);
+	size_t lo = 0, hi = acquire(t->count);
 
 	if (hi > t->cap)
 		hi = t->cap;
 	while (lo < hi) { /* the first segment that ends at or after addr */
 		size_t mid = lo + (hi - lo) / 2;
-		if (relaxed(t->seg[mid].last) < addr)
+		if (acquire(t->seg[mid].last) < addr)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
 	*f = (struct found){.last = UINT64_MAX};
-	if (lo >= relaxed(t->count) || lo >= t->cap)
+	if (lo >= acquire(t->count) || lo >= t->cap)
 		return;
 	const struct segment *seg = &t->seg[lo];
-	uint64_t first = relaxed(seg->first);
+	uint64_t first = acquire(seg->first);
 	if (first > addr) {
 		f->last = first - 1;
 		return;
 	}
-	f->last = relaxed(seg->last);
-	f->range_base = relaxed(seg->range_base);
-	f->fn = relaxed(seg->fn);
-	f->opaque = relaxed(seg->opaque);
-	f->name = relaxed(seg->name);
+	f->last = acquire(seg->last);
+	f->range_base = acquire(seg->range_base);
+	f->fn = acquire(seg->fn);
+	f->opaque = acquire(seg->opaque);
+	f->name = acquire(seg->name);
 }
 
 static void lookup(struct space *s, uint64_t addr, struct found *f)
 {
 	for (;;) {
-		uint64_t before = atomic_load_explicit(&s->sequence, memory_order_acquire);
+		uint64_t before = acquire(s->sequence);
 		if (!(before & 1)) {
-			search(atomic_load_explicit(&s->table, memory_order_acquire), addr, f);
-			atomic_thread_fence(memory_order_acquire);
-			if (relaxed(s->sequence) == before)
+			search(acquire(s->table), addr, f);
+			if (acquire(s->sequence) == before)
 				return;
 		}
 		sched_yield();

@@ -24,6 +24,11 @@ static uint32_t config_read(struct pci_bus *pb, unsigned bdf, unsigned offset, u
 
 	pthread_mutex_lock(&pb->lock);
 	d = bdf < PCI_DEVFNS ? pb->dev[bdf] : NULL;
+	if (d && d->config_read) {
+		pthread_mutex_unlock(&pb->lock);
+		d->config_read(d->opaque, offset, size);
+		pthread_mutex_lock(&pb->lock);
+	}
 	if (d && offset + size <= PCI_CONFIG_BYTES) {
 		/* It shows the level even while the command register keeps it off the line. */
 		d->config[PCI_STATUS] &= ~PCI_STATUS_INTX;

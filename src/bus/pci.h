@@ -104,8 +104,10 @@ struct pci_dev {
 	uint8_t cap_next; /* where the next capability goes */
 	uint8_t msi_cap;  /* 0: none */
 	struct pci_msix msix;
-	/* A configuration write touched [offset, offset + size); may be NULL. Without locks. */
+	/* A configuration write touched [offset, offset + size), or a read is about to look there and
+	 * the device may change its bytes of config first; each may be NULL. Without locks. */
 	void (*config_written)(void *opaque, unsigned offset, unsigned size);
+	void (*config_read)(void *opaque, unsigned offset, unsigned size);
 	void *opaque;
 };
 

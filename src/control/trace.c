@@ -27,6 +27,7 @@ struct trace {
 	uint64_t start_ns;
 	uint64_t tsc_hz;
 	struct machine *machine;
+	struct vcpu_tracer tracer[BOARD_CPUS_MAX];
 
 	pthread_mutex_t lock; /* guards what follows */
 	uint64_t written_ns;  /* when the buffer was last written out */
@@ -124,7 +125,7 @@ static void on_exit_handled(void *opaque, unsigned cpu, const struct exit *e, co
 	add_line(t, cpu, exit_cause_name(e->cause), s.rip, details);
 }
 
-static void on_event_delivered(struct vcpu *v, const struct cpu_event *e)
+static void on_event_delivered(void *opaque, struct vcpu *v, const struct cpu_event *e)
 {
 	static const char *const names[] = {
 		[VEC_DE] = "#DE", [VEC_DB] = "#DB", [VEC_BP] = "#BP", [VEC_OF] = "#OF",
@@ -151,8 +152,8 @@ static void on_event_delivered(struct vcpu *v, const struct cpu_event *e)
 			      e->error);
 	if (page_fault)
 		snprintf(details + n, sizeof(details) - (size_t)n, " address 0x%" PRIx64, e->cr2);
-	add_line(v->trace_opaque, v->index,
-		 exit_cause_name(page_fault ? EXIT_PAGE_FAULT : causes[e->kind]), e->rip, details);
+	add_line(opaque, v->index, exit_cause_name(page_fault ? EXIT_PAGE_FAULT : causes[e->kind]),
+		 e->rip, details);
 }
 
 int trace_open(struct trace **out, const char *path, struct error *err)
@@ -184,9 +185,8 @@ int trace_attach(struct trace *t, struct machine *m, struct error *err)
 	t->tsc_hz = clock_tsc_hz();
 	t->start_ns = t->written_ns = clock_ns();
 	for (unsigned n = 0; n < machine_cpus(m); n++) {
-		struct vcpu *v = machine_vcpu(m, n);
-		v->trace = on_event_delivered;
-		v->trace_opaque = t;
+		t->tracer[n] = (struct vcpu_tracer){.fn = on_event_delivered, .opaque = t};
+		vcpu_add_tracer(machine_vcpu(m, n), &t->tracer[n]);
 	}
 	return 0;
 }

@@ -31,6 +31,7 @@ enum {
 	VCPU_REQ_SIPI = 1 << 3,
 	VCPU_REQ_KICK = 1 << 4,	  /* leave run() with EXIT_INTERRUPTED */
 	VCPU_REQ_ENGINE = 1 << 5, /* the engine's own (e.g. TLB shootdown) */
+	VCPU_REQ_MEM = 1 << 6,	  /* the memory manager's (struct mem_engine) */
 };
 
 /*
@@ -108,6 +109,13 @@ struct cpu_event {
 	uint64_t cr2; /* of page faults */
 };
 
+/* Who looks on, one vCPU's; the caller's, and stays there as long as the vCPU. */
+struct vcpu_tracer {
+	void (*fn)(void *opaque, struct vcpu *v, const struct cpu_event *event);
+	void *opaque;
+	struct vcpu_tracer *next; /* vcpu_add_tracer's */
+};
+
 /* The head of every engine's vCPU. */
 struct vcpu {
 	const struct engine_ops *ops;
@@ -115,21 +123,26 @@ struct vcpu {
 	_Atomic uint32_t requests;
 	_Atomic uint8_t sipi_vector;
 	struct exit_stats stats;
+	uint32_t poll_ns; /* vcpu_wait's: how long it looks before it sleeps */
 	/* Called when a request comes in and the engine must be told at once (KVM: a signal to its
 	 * thread); NULL where polling `requests` is enough. */
 	void (*poke)(struct vcpu *v);
-	/* An onlooker, told of each event as it is delivered, on the vCPU's thread; set before the
-	 * first run. NULL: nobody looks. */
-	void (*trace)(struct vcpu *v, const struct cpu_event *event);
-	void *trace_opaque;
+	/* Onlookers, told of each event as it is delivered, on the vCPU's thread; set before the first
+	 * run by vcpu_add_tracer. NULL: nobody looks. */
+	struct vcpu_tracer *tracer;
 };
+
+/* Before the first run. */
+void vcpu_add_tracer(struct vcpu *v, struct vcpu_tracer *tracer);
+/* Tells all of them; for engines, where v->tracer is not NULL. */
+void vcpu_tell_tracers(struct vcpu *v, const struct cpu_event *event);
 
 /* Any thread. Requests also wake a vCPU that waits in vcpu_wait. */
 void vcpu_request(struct vcpu *v, uint32_t bits);
 void vcpu_unrequest(struct vcpu *v, uint32_t bits);
 void vcpu_send_sipi(struct vcpu *v, uint8_t vector);
 
-/* Sleeps until one of mask is requested; the vCPU's own thread. */
+/* Waits until one of mask is requested; the vCPU's own thread. */
 void vcpu_wait(struct vcpu *v, uint32_t mask);
 
 /* The engines there are, best first, ended by NULL. */

@@ -84,6 +84,9 @@ struct exit_stats {
 	uint64_t instructions; /* guest instructions run, where the engine can tell */
 };
 
+/* Copies a table that may be in motion. Any thread. */
+void exit_stats_look(const struct exit_stats *s, struct exit_stats *copy);
+
 /* "pio-in", "mmio-write", ...; never NULL. */
 const char *exit_cause_name(enum exit_cause cause);
 

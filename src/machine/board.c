@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "dev/chipset.h"
 #include "dev/debug_exit.h"
@@ -25,6 +26,7 @@
 #include "dev/pit.h"
 #include "dev/pm.h"
 #include "dev/rtc.h"
+#include "dev/virtio/balloon.h"
 #include "machine/layout.h"
 
 enum { ISA_IRQS = 16, IOAPIC_PIN_EXTINT = 0, IOAPIC_PIN_PIT = 2, PIC_IRQ_PCI = 10 };
@@ -36,9 +38,17 @@ struct board_cpu {
 	struct vcpu *v;
 };
 
+/* A device on the board, to the board. */
+struct part {
+	const struct dev_ops *ops;
+	void *dev;
+};
+
 struct board {
 	struct board_config cfg;
 	struct board_cpu *cpu;
+	struct part *part; /* in the order of their making */
+	unsigned parts;
 	struct lapic_set *lapics;
 	struct ioapic *ioapic;
 	struct pic *pic;
@@ -51,6 +61,7 @@ struct board {
 	struct fw_cfg *fw_cfg;
 	struct ferr *ferr;
 	struct debug_exit *debug_exit;
+	struct balloon *balloon;
 	unsigned pci_lines; /* levels of the four INTx lines; under the PCI bus's interrupt lock */
 };
 
@@ -340,10 +351,23 @@ static int create_debug_exit(struct board *b, struct error *err)
 				 b, err);
 }
 
+static int create_balloon(struct board *b, struct error *err)
+{
+	const struct balloon_config cfg = {
+		.pci = chipset_pci(b->chipset),
+		.slot = LAYOUT_BALLOON_SLOT,
+		.mem = b->cfg.mem,
+		.loop = b->cfg.loop,
+	};
+
+	return b->cfg.balloon ? balloon_create(&b->balloon, &cfg, err) : 0;
+}
+
 /*
- * The board table: create, reset, save and restore go down, destroy goes up. Interrupt controllers
- * come before what drives their inputs. On restore they have the lines' levels back before the
- * devices drive the same levels again, so that nothing sees an edge.
+ * The board table: what every board has, in this order; storage controllers follow. Create, reset,
+ * save and restore go down, destroy goes up. Interrupt controllers come before what drives their
+ * inputs. On restore they have the lines' levels back before the devices drive the same levels
+ * again, so that nothing sees an edge.
  */
 #define AT(member) offsetof(struct board, member)
 static const struct {
@@ -364,23 +388,89 @@ static const struct {
 	{&fw_cfg_ops, AT(fw_cfg), create_fw_cfg},
 	{&ferr_ops, AT(ferr), create_ferr},
 	{&debug_exit_ops, AT(debug_exit), create_debug_exit},
+	{&balloon_ops, AT(balloon), create_balloon},
 };
 enum { DEVICES = sizeof(devices) / sizeof(devices[0]) };
 
-static void **device(struct board *b, unsigned i)
+/* On the board from now on: its turn in what follows is after those added before. */
+static void add_part(struct board *b, const struct dev_ops *ops, void *dev)
 {
-	return (void **)((char *)b + devices[i].at);
+	b->part[b->parts++] = (struct part){ops, dev};
+}
+
+static int create_devices(struct board *b, struct error *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; !rc && i < DEVICES; i++) {
+		rc = devices[i].create(b, err);
+		void *dev = *(void **)((char *)b + devices[i].at);
+		if (!rc && dev)
+			add_part(b, devices[i].ops, dev);
+	}
+	return rc;
+}
+
+static int create_storage(struct board *b, struct error *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; !rc && i < b->cfg.controllers; i++) {
+		const struct board_controller *c = &b->cfg.controller[i];
+		const struct storage_config cfg = {
+			.bus = b->cfg.bus,
+			.pci = chipset_pci(b->chipset),
+			.slot = LAYOUT_STORAGE_SLOT + i,
+			.mem = b->cfg.mem,
+			.loop = b->cfg.loop,
+			.cpus = b->cfg.cpus,
+			.index = i,
+			.units = c->units,
+			.unit_count = c->unit_count,
+			.isa_irq = {isa_line(b, LAYOUT_IRQ_IDE), isa_line(b, LAYOUT_IRQ_IDE + 1)},
+		};
+		void *dev;
+		rc = c->kind->create(&dev, &cfg, err);
+		if (!rc)
+			add_part(b, &c->kind->ops, dev);
+	}
+	return rc;
+}
+
+static int create_nics(struct board *b, struct error *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; !rc && i < b->cfg.nics; i++) {
+		const struct board_nic *n = &b->cfg.nic[i];
+		struct nic_config cfg = {
+			.bus = b->cfg.bus,
+			.pci = chipset_pci(b->chipset),
+			.slot = LAYOUT_NIC_SLOT + i,
+			.mem = b->cfg.mem,
+			.loop = b->cfg.loop,
+			.cpus = b->cfg.cpus,
+			.index = i,
+			.cable = n->cable,
+		};
+		void *dev;
+		memcpy(cfg.mac, n->mac, sizeof(cfg.mac));
+		rc = n->kind->create(&dev, &cfg, err);
+		if (!rc)
+			add_part(b, &n->kind->ops, dev);
+	}
+	return rc;
 }
 
 void board_destroy(struct board *b)
 {
 	if (!b)
 		return;
-	for (unsigned i = DEVICES; i-- > 0;) {
-		if (*device(b, i))
-			devices[i].ops->destroy(*device(b, i));
-		*device(b, i) = NULL;
+	while (b->parts) {
+		struct part *p = &b->part[--b->parts];
+		p->ops->destroy(p->dev);
 	}
+	free(b->part);
 	free(b->cpu);
 	free(b);
 }
@@ -400,12 +490,17 @@ int board_create(struct board **out, const struct board_config *cfg, struct erro
 		return error_set(err, -ENOMEM, "board: out of memory");
 	b->cfg = *cfg;
 	b->cpu = calloc(cfg->cpus, sizeof(*b->cpu));
-	if (!b->cpu)
+	b->part = calloc(DEVICES + cfg->controllers + cfg->nics, sizeof(*b->part));
+	if (!b->cpu || !b->part)
 		rc = error_set(err, -ENOMEM, "board: out of memory");
 	for (unsigned i = 0; !rc && i < cfg->cpus; i++)
 		b->cpu[i] = (struct board_cpu){.board = b, .index = i};
-	for (unsigned i = 0; !rc && i < DEVICES; i++)
-		rc = devices[i].create(b, err);
+	if (!rc)
+		rc = create_devices(b, err);
+	if (!rc)
+		rc = create_storage(b, err);
+	if (!rc)
+		rc = create_nics(b, err);
 	if (rc) {
 		board_destroy(b);
 		return rc;
@@ -416,16 +511,14 @@ int board_create(struct board **out, const struct board_config *cfg, struct erro
 
 void board_reset(struct board *b)
 {
-	for (unsigned i = 0; i < DEVICES; i++)
-		if (*device(b, i))
-			devices[i].ops->reset(*device(b, i));
+	for (unsigned i = 0; i < b->parts; i++)
+		b->part[i].ops->reset(b->part[i].dev);
 }
 
 void board_state(struct board *b, struct state_stream *s)
 {
-	for (unsigned i = 0; i < DEVICES; i++)
-		if (*device(b, i))
-			devices[i].ops->state(*device(b, i), s);
+	for (unsigned i = 0; i < b->parts; i++)
+		b->part[i].ops->state(b->part[i].dev, s);
 }
 
 /* --- vCPUs --- */
@@ -562,6 +655,11 @@ struct pci_bus *board_pci(struct board *b)
 struct fw_cfg *board_fw_cfg(struct board *b)
 {
 	return b->fw_cfg;
+}
+
+struct balloon *board_balloon(struct board *b)
+{
+	return b->balloon;
 }
 
 struct msi_sink board_msi(struct board *b)

@@ -2,6 +2,7 @@
 #ifndef HANOK_MACHINE_BOARD_H
 #define HANOK_MACHINE_BOARD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -10,6 +11,8 @@
 #include "bus/bus.h"
 #include "bus/irq.h"
 #include "cpu/engine.h"
+#include "dev/nic.h"
+#include "dev/storage.h"
 #include "dev/uart.h"
 #include "mem/mem.h"
 #include "state/stream.h"
@@ -22,9 +25,24 @@
  *     ... run; exits go to bus_access, board_rdmsr and board_wrmsr ...
  *     loop stopped, vCPU threads joined -> board_destroy -> vCPUs and engine destroyed
  */
+struct balloon;
 struct board;
 struct fw_cfg;
 struct pci_bus;
+
+/* A storage controller for the board; its units' disks are the machine's (machine/storage.h). */
+struct board_controller {
+	const struct storage_kind *kind;
+	const struct storage_unit *units; /* by rising target */
+	unsigned unit_count;
+};
+
+/* A network card for the board; its cable is the machine's (machine/nic.h). */
+struct board_nic {
+	const struct nic_kind *kind;
+	uint8_t mac[6];
+	struct netport *cable; /* NULL: none is plugged in */
+};
 
 enum { BOARD_SERIAL_PORTS = 2, BOARD_CPUS_MAX = 255 };
 
@@ -40,6 +58,13 @@ struct board_config {
 	struct uart_backend serial[BOARD_SERIAL_PORTS];
 
 	uint16_t debug_exit_port; /* 0: none */
+	bool balloon;		  /* a virtio balloon in PCI slot LAYOUT_BALLOON_SLOT */
+
+	const struct board_controller *controller; /* in PCI slots LAYOUT_STORAGE_SLOT on */
+	unsigned controllers;			   /* 0 to LAYOUT_STORAGE_SLOTS */
+
+	const struct board_nic *nic; /* in PCI slots LAYOUT_NIC_SLOT on */
+	unsigned nics;		     /* 0 to LAYOUT_NIC_SLOTS */
 
 	/*
 	 * What a guest may do to its machine. Called on the thread of the vCPU whose access did it,
@@ -104,6 +129,8 @@ void board_serial_break(struct board *b, unsigned port);
  * and the sink of message-signalled interrupts. The board's own. */
 struct pci_bus *board_pci(struct board *b);
 struct fw_cfg *board_fw_cfg(struct board *b);
+/* NULL: it has none. */
+struct balloon *board_balloon(struct board *b);
 struct msi_sink board_msi(struct board *b);
 
 #endif

@@ -40,8 +40,17 @@
 #define LAYOUT_IRQ_RTC 8
 #define LAYOUT_IRQ_SCI 9
 #define LAYOUT_IRQ_FERR 13
+#define LAYOUT_IRQ_IDE 14 /* and 15: the two channels of an IDE controller */
 /* INTA-INTD of PCI slot s: I/O APIC pin 16 + (s + pin) % 4; with the PIC, IRQ 10 and 11 by turns */
 #define LAYOUT_PCI_GSI_BASE 16
+
+/* PCI slots: 0 is the host bridge, 31 the LPC bridge. Storage controllers: machine/storage.h */
+#define LAYOUT_STORAGE_SLOT 3
+#define LAYOUT_STORAGE_SLOTS 12
+/* Network cards: machine/nic.h */
+#define LAYOUT_NIC_SLOT 16
+#define LAYOUT_NIC_SLOTS 10
+#define LAYOUT_BALLOON_SLOT 30
 
 /* Guest-physical addresses (RAM: mem/mem.h) */
 #define LAYOUT_PCI_MMIO_BASE 0xc0000000

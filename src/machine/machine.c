@@ -29,6 +29,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "cpu/state/cpuid.h"
 #include "machine/machine_internal.h"
 
@@ -54,6 +55,11 @@ struct bus *machine_bus(struct machine *m)
 	return m->bus;
 }
 
+struct nics *machine_nics(struct machine *m)
+{
+	return m->nics;
+}
+
 struct board *machine_board(struct machine *m)
 {
 	return m->board;
@@ -62,6 +68,16 @@ struct board *machine_board(struct machine *m)
 struct loop *machine_loop(struct machine *m)
 {
 	return m->config.loop;
+}
+
+struct storage *machine_storage(struct machine *m)
+{
+	return m->storage;
+}
+
+struct ballooner *machine_ballooner(struct machine *m)
+{
+	return m->ballooner;
 }
 
 uint64_t machine_engine_ticks(struct machine *m, unsigned cpu)
@@ -276,14 +292,29 @@ static int create_board(struct machine *m, struct error *err)
 		.tsc_hz = m->engine_config.tsc_hz,
 		.phys_bits = cpuid_maxphyaddr(),
 		.debug_exit_port = m->config.debug_exit_port,
+		.balloon = m->config.balloon != BALLOON_NONE,
 		.power_off = guest_power_off,
 		.reset = guest_reset,
 		.debug_exit = guest_debug_exit,
 		.opaque = m,
 	};
 
+	config.controller = storage_controllers(m->storage, &config.controllers);
+	config.nic = nics_cards(m->nics, &config.nics);
 	memcpy(config.serial, m->config.serial, sizeof(config.serial));
 	return board_create(&m->board, &config, err);
+}
+
+static int create_ballooner(struct machine *m, struct error *err)
+{
+	const struct ballooner_config config = {
+		.mem = m->mem,
+		.balloon = board_balloon(m->board),
+		.loop = m->config.loop,
+		.mode = m->config.balloon,
+	};
+
+	return config.balloon ? ballooner_create(&m->ballooner, &config, err) : 0;
 }
 
 static int create_cpus(struct machine *m, struct error *err)
@@ -301,6 +332,15 @@ static int create_cpus(struct machine *m, struct error *err)
 	return r;
 }
 
+static void memory_trouble(void *opaque, const char *text)
+{
+	(void)opaque;
+	if (*text)
+		log_warn("%s", text);
+	else
+		log_info("guest memory is in order again");
+}
+
 static int create_parts(struct machine *m, struct error *err)
 {
 	int r = check_config(&m->config, err);
@@ -308,6 +348,11 @@ static int create_parts(struct machine *m, struct error *err)
 	if (r < 0)
 		return r;
 	r = mem_create(&m->mem, m->config.memory_bytes, err);
+	if (r < 0)
+		return r;
+	m->config.memory.trouble = memory_trouble;
+	m->config.memory.opaque = m;
+	r = mem_start(m->mem, &m->config.memory, err);
 	if (r < 0)
 		return r;
 	r = bus_create(&m->bus, err);
@@ -318,7 +363,15 @@ static int create_parts(struct machine *m, struct error *err)
 	m->engine_config.tsc_hz = clock_tsc_hz();
 	m->engine_config.code_cache_bytes = m->config.code_cache_bytes;
 	m->engine_config.perf_map = m->config.perf_map;
+	r = storage_open(&m->storage, &m->config.storage, m->config.loop, err);
+	if (r < 0)
+		return r;
+	r = nics_open(&m->nics, &m->config.nics, m->config.loop, err);
+	if (r < 0)
+		return r;
 	r = create_board(m, err);
+	if (r == 0)
+		r = create_ballooner(m, err);
 	if (r < 0)
 		return r;
 	r = create_cpus(m, err);
@@ -360,7 +413,12 @@ void machine_destroy(struct machine *m)
 {
 	if (!m)
 		return;
+	if (m->mem)
+		mem_stop(m->mem);
+	ballooner_destroy(m->ballooner);
 	board_destroy(m->board);
+	nics_close(m->nics);
+	storage_close(m->storage);
 	for (unsigned i = 0; m->cpus && i < m->config.cpus; i++)
 		if (m->cpus[i].v)
 			m->config.engine->vcpu_destroy(m->cpus[i].v);

@@ -10,8 +10,11 @@
 #include "bus/bus.h"
 #include "cpu/engine.h"
 #include "dev/uart.h"
+#include "machine/balloon.h"
 #include "machine/board.h"
 #include "machine/boot/boot.h"
+#include "machine/nic.h"
+#include "machine/storage.h"
 #include "mem/mem.h"
 
 /*
@@ -20,11 +23,16 @@
  */
 struct machine;
 
+#define MEMORY_LIMIT_MIN (UINT64_C(4) << 20) /* the least struct mem_config's limit may be */
+
 struct machine_config {
 	struct loop *loop; /* the I/O thread's; outlives the machine */
 	const struct engine_ops *engine;
 	uint64_t memory_bytes; /* a multiple of 1 MiB */
-	unsigned cpus;	       /* 1 to BOARD_CPUS_MAX */
+	/* What of it may be in host memory; its trouble goes to the log. */
+	struct mem_config memory;
+	enum balloon_mode balloon;
+	unsigned cpus; /* 1 to BOARD_CPUS_MAX */
 
 	/* What to boot; .cpus is filled in here. Strings stay the caller's and outlive the machine:
 	 * a reboot reads the files again. */
@@ -32,6 +40,9 @@ struct machine_config {
 
 	/* What COM1 and COM2 are plugged into; see dev/uart.h. */
 	struct uart_backend serial[BOARD_SERIAL_PORTS];
+
+	struct storage_plan storage; /* the paths of the disks stay the caller's */
+	struct nic_plan nics;	     /* and so do its strings */
 
 	uint16_t debug_exit_port; /* 0: none */
 	bool no_reboot;		  /* a reset by the guest ends the machine */
@@ -96,7 +107,12 @@ struct vcpu *machine_vcpu(struct machine *m, unsigned cpu);
 struct mem *machine_mem(struct machine *m);
 struct bus *machine_bus(struct machine *m);
 struct board *machine_board(struct machine *m);
+/* NULL: it has no network cards. */
+struct nics *machine_nics(struct machine *m);
 struct loop *machine_loop(struct machine *m);
+struct storage *machine_storage(struct machine *m);
+/* NULL: it has no balloon. */
+struct ballooner *machine_ballooner(struct machine *m);
 /* TSC ticks that the vCPU's thread has spent in the engine. */
 uint64_t machine_engine_ticks(struct machine *m, unsigned cpu);
 

@@ -28,7 +28,10 @@ struct machine {
 	struct engine_config engine_config;
 	struct mem *mem;
 	struct bus *bus;
+	struct storage *storage;
+	struct nics *nics;
 	struct board *board;
+	struct ballooner *ballooner; /* NULL: no balloon */
 	struct engine *engine;
 	struct cpu_thread *cpus; /* config.cpus of them */
 	unsigned hooks_nr;

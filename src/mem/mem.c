@@ -2,17 +2,17 @@
 /*
  * Guest-physical memory.
  *
- * RAM is one memfd, so that it can later be mapped a second time, sent to another process or be
- * shared with it. File offsets run without the hole, and so does the one mapping:
+ * RAM is one anonymous mapping without the hole:
  *
  *   gpa     0 ........ low                  4 GiB .......... 4 GiB + high
- *   file    0 ........ low.................................. low + high
  *   host    base ..... base + low .......................... base + low + high
  *
- * Nothing is taken from the host before the guest touches it: the memfd is sparse and not reserved.
- * Huge pages are turned down (MADV_NOHUGEPAGE): an idle guest touches a few KiB here and there, and
- * 2 MiB for each of these would make its cost a multiple of what it uses. For the same reason
- * residence is counted by the file's blocks, which the kernel keeps exactly, page by page.
+ * Anonymous, and not a memfd, because hosts give huge pages to anonymous memory that asks for them and
+ * hardly ever to shared memory, and because KSM merges nothing else. Huge pages make a guest's cache
+ * misses a third cheaper and its first touches much cheaper.
+ *
+ * Nothing is taken from the host before the guest touches it: the mapping is not reserved. What it has
+ * taken is counted by mincore, page by page.
  *
  * The mapping's address is asked for in the middle of the user half: guests' own programs live at
  * its bottom and its top, and an engine may want these addresses for itself.
@@ -20,41 +20,21 @@
  * ROM is a list of private copies laid over the map. It changes only before vCPUs run, so readers
  * take no lock.
  */
-#include "mem/mem.h"
-
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-enum { ROM_MAX = 16 };
+#include "mem/mem_internal.h"
+
 #define MIB (UINT64_C(1) << 20)
 #define RAM_MAX (UINT64_C(1) << 39)
 /* Where the mapping may start: 2^43 bytes from here on, in steps of 1 GiB. */
 #define PLACE_BASE UINT64_C(0x200000000000)
 #define PLACE_STEPS 8192
 #define PLACE_STEP (UINT64_C(1) << 30)
-
-struct rom {
-	uint64_t gpa, len;
-	uint8_t *data;
-};
-
-struct mem {
-	void (*listener)(void *opaque, uint64_t gpa, uint64_t len);
-	void *listener_opaque;
-	int fd;
-	uint8_t *base;
-	uint64_t ram, low, high;
-	unsigned roms;
-	struct rom rom[ROM_MAX];
-	uint64_t rom_first, rom_end; /* all ROMs lie in [first, end) */
-};
 
 /* A run of guest-physical memory of one kind. */
 struct span {
@@ -76,15 +56,8 @@ static int map_ram(struct mem *m, struct error *err)
 {
 	unsigned mib = (unsigned)(m->ram / MIB);
 
-	m->fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (m->fd < 0)
-		return error_set(err, -errno, "guest memory: memfd_create: %s", strerror(errno));
-	if (ftruncate(m->fd, (off_t)m->ram) < 0 ||
-	    fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-		return error_set(err, -errno, "guest memory: a memory file of %u MiB: %s", mib,
-				 strerror(errno));
-	void *p = mmap(place_hint(), m->ram, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-		       m->fd, 0);
+	void *p = mmap(place_hint(), m->ram, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return error_set(err, -errno,
 				 "guest memory: mapping %u MiB: %s; give the guest less memory or "
@@ -93,7 +66,7 @@ static int map_ram(struct mem *m, struct error *err)
 	m->base = p;
 	/* Advice only: kernels without these features need none of it. */
 	madvise(p, m->ram, MADV_DONTDUMP);
-	madvise(p, m->ram, MADV_NOHUGEPAGE);
+	madvise(p, m->ram, MADV_HUGEPAGE);
 	return 0;
 }
 
@@ -108,12 +81,13 @@ int mem_create(struct mem **out, uint64_t ram_bytes, struct error *err)
 	struct mem *m = calloc(1, sizeof(*m));
 	if (!m)
 		return error_set(err, -ENOMEM, "guest memory: out of memory");
-	m->fd = -1;
 	m->ram = ram_bytes;
 	m->low = ram_bytes < MEM_LOW_MAX ? ram_bytes : MEM_LOW_MAX;
 	m->high = ram_bytes - m->low;
 	m->rom_first = UINT64_MAX;
 	int r = map_ram(m, err);
+	if (r == 0)
+		r = frames_create(m, err);
 	if (r < 0) {
 		mem_destroy(m);
 		return r;
@@ -126,12 +100,11 @@ void mem_destroy(struct mem *m)
 {
 	if (!m)
 		return;
+	frames_destroy(m);
 	for (unsigned i = 0; i < m->roms; i++)
 		munmap(m->rom[i].data, m->rom[i].len);
 	if (m->base)
 		munmap(m->base, m->ram);
-	if (m->fd >= 0)
-		close(m->fd);
 	free(m);
 }
 
@@ -152,11 +125,18 @@ uint64_t mem_high_bytes(const struct mem *m)
 
 uint64_t mem_resident_bytes(const struct mem *m)
 {
-	struct stat st;
+	enum { CHUNK = 1 << 16 };
+	unsigned char in_core[CHUNK];
+	uint64_t pages = m->ram / MEM_PAGE_BYTES, resident = 0;
 
-	if (fstat(m->fd, &st) < 0)
-		return 0;
-	return (uint64_t)st.st_blocks * 512;
+	for (uint64_t at = 0; at < pages; at += CHUNK) {
+		uint64_t n = pages - at < CHUNK ? pages - at : CHUNK;
+		if (mincore(m->base + at * MEM_PAGE_BYTES, n * MEM_PAGE_BYTES, in_core) < 0)
+			return 0;
+		for (uint64_t k = 0; k < n; k++)
+			resident += in_core[k] & 1;
+	}
+	return resident * MEM_PAGE_BYTES;
 }
 
 /* RAM, not looking at ROM. */
@@ -203,16 +183,63 @@ static bool range_readable(const struct mem *m, uint64_t gpa, size_t len, bool r
 	return true;
 }
 
-int mem_read(const struct mem *m, uint64_t gpa, void *buf, size_t len)
+/* ---- access ---- */
+
+static uint64_t frame_of(const struct mem *m, const void *host)
+{
+	return (uint64_t)((const uint8_t *)host - m->base) >> MEM_PAGE_SHIFT;
+}
+
+static bool in_ram(const struct mem *m, const void *host)
+{
+	return (uint64_t)((const uint8_t *)host - m->base) < m->ram;
+}
+
+static void pin_range(struct mem *m, const void *host, size_t len, bool write, unsigned pins)
+{
+	if (!len)
+		return;
+	uint64_t last = frame_of(m, (const uint8_t *)host + len - 1);
+	for (uint64_t f = frame_of(m, host); f <= last; f++)
+		frame_get_slow(m, f, write, pins, true);
+}
+
+void mem_unpin(struct mem *m, const void *host, size_t len)
+{
+	if (!len || !in_ram(m, host))
+		return;
+	uint64_t last = frame_of(m, (const uint8_t *)host + len - 1);
+	for (uint64_t f = frame_of(m, host); f <= last; f++)
+		frame_unpin(m, f);
+}
+
+/* Copies one run of memory of one kind, the page pinned meanwhile. Returns its length. */
+static size_t copy_run(struct mem *m, uint64_t gpa, void *buf, size_t len, bool write)
+{
+	struct span s = span_at(m, gpa);
+	size_t room = MEM_PAGE_BYTES - (gpa & (MEM_PAGE_BYTES - 1));
+	size_t n = len < s.len ? len : s.len;
+
+	n = n < room ? n : room;
+	if (s.kind == MEM_RAM)
+		pin_range(m, s.host, n, write, 1);
+	if (write)
+		memcpy(s.host, buf, n);
+	else
+		memcpy(buf, s.host, n);
+	if (s.kind == MEM_RAM)
+		mem_unpin(m, s.host, n);
+	return n;
+}
+
+int mem_read(struct mem *m, uint64_t gpa, void *buf, size_t len)
 {
 	uint8_t *to = buf;
 
 	if (!range_readable(m, gpa, len, true))
 		return -EFAULT;
 	while (len > 0) {
-		struct span s = span_at(m, gpa);
-		size_t n = len < s.len ? len : s.len;
-		memcpy(to, s.host, n);
+		size_t n = copy_run(m, gpa, to, len, false);
 		to += n;
 		gpa += n;
 		len -= n;
@@ -222,14 +249,12 @@ int mem_read(const struct mem *m, uint64_t gpa, void *buf, size_t len)
 
 int mem_write(struct mem *m, uint64_t gpa, const void *buf, size_t len)
 {
-	const uint8_t *from = buf;
+	uint8_t *from = (uint8_t *)(uintptr_t)buf;
 
 	if (!range_readable(m, gpa, len, false))
 		return -EFAULT;
 	for (size_t left = len; left > 0;) {
-		struct span s = span_at(m, gpa + (len - left));
-		size_t n = left < s.len ? left : s.len;
-		memcpy(s.host, from, n);
+		size_t n = copy_run(m, gpa + (len - left), from, left, true);
 		from += n;
 		left -= n;
 	}
@@ -250,19 +275,74 @@ void mem_set_listener(struct mem *m, void (*fn)(void *opaque, uint64_t gpa, uint
 	m->listener = fn;
 }
 
-void *mem_ptr(struct mem *m, uint64_t gpa, size_t len)
+static void *pin(struct mem *m, uint64_t gpa, size_t len, bool write, unsigned pins)
 {
 	struct span s = span_at(m, gpa);
 
-	return s.kind == MEM_RAM && len <= s.len ? s.host : NULL;
+	if (s.kind != MEM_RAM || len > s.len)
+		return NULL;
+	pin_range(m, s.host, len, write, pins);
+	return s.host;
 }
 
-void *mem_page(struct mem *m, uint64_t gpa, enum mem_kind *kind)
+void *mem_pin(struct mem *m, uint64_t gpa, size_t len, bool write)
+{
+	return pin(m, gpa, len, write, 1);
+}
+
+void *mem_ptr(struct mem *m, uint64_t gpa, size_t len)
+{
+	return pin(m, gpa, len, true, PINS_MAX);
+}
+
+uint8_t *mem_page(struct mem *m, uint64_t gpa, bool write, enum mem_kind *kind)
 {
 	struct span s = span_at(m, gpa & ~(uint64_t)(MEM_PAGE_BYTES - 1));
 
 	*kind = s.kind;
+	if (s.kind == MEM_RAM && !frame_get(m, frame_of(m, s.host), write)) {
+		*kind = MEM_AWAY;
+		return NULL;
+	}
 	return s.host;
+}
+
+void mem_fetch(struct mem *m, uint64_t gpa)
+{
+	struct span s = ram_span(m, gpa);
+
+	if (s.kind == MEM_RAM)
+		frame_get_slow(m, frame_of(m, s.host), false, 0, true);
+}
+
+/* The frame's word; 0 where there is no RAM. */
+static uint64_t word_at(const struct mem *m, uint64_t gpa)
+{
+	struct span s = ram_span(m, gpa);
+
+	return s.kind == MEM_RAM ? atomic_load(&m->frames[frame_of(m, s.host)]) : 0;
+}
+
+bool mem_may_write(const struct mem *m, uint64_t gpa)
+{
+	const uint64_t both = FRAME_DIRTY | FRAME_LOGGED;
+
+	return (word_at(m, gpa) & both) == both;
+}
+
+bool mem_may_stay(const struct mem *m, uint64_t gpa)
+{
+	return (word_at(m, gpa) & (FRAME_PRESENT | FRAME_LEAVING | FRAME_LOCKED)) == FRAME_PRESENT;
+}
+
+int mem_frame_at(struct mem *m, uint64_t gpa, struct mem_frame *f)
+{
+	struct span s = ram_span(m, gpa);
+
+	if (s.kind != MEM_RAM)
+		return -EFAULT;
+	frame_describe(m, frame_of(m, s.host), f);
+	return 0;
 }
 
 int mem_add_rom(struct mem *m, uint64_t gpa, const void *data, size_t len, struct error *err)

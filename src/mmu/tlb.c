@@ -3,24 +3,38 @@
 
 #define PAGE_MASK (~(uint64_t)(MEM_PAGE_BYTES - 1))
 
+static uint16_t *written_at(struct tlb *t, uint64_t gpa)
+{
+	return &t->written[(gpa >> MEM_PAGE_SHIFT) % TLB_WRITTEN];
+}
+
+static void note_written(struct tlb *t, uint64_t gpa, unsigned slot)
+{
+	uint16_t *w = written_at(t, gpa);
+
+	*w = !*w || *w == slot + 1 ? (uint16_t)(slot + 1) : TLB_WRITTEN_MANY;
+}
+
 void tlb_fill(struct tlb *t, enum mmu_class class, uint64_t gva, const struct mmu_page *page,
 	      const void *hva, bool write)
 {
-	unsigned index = tlb_index(gva);
+	unsigned index = tlb_index(gva), slot = class * TLB_ENTRIES + index;
 	struct tlb_entry *e = &t->data[class][index];
 
 	if (!page->global) {
 		if (t->locals < TLB_LOCAL_MAX)
-			t->local[t->locals] = (uint16_t)(class * TLB_ENTRIES + index);
+			t->local[t->locals] = (uint16_t)slot;
 		t->locals++;
 	}
 	e->read = gva & PAGE_MASK;
 	e->write = write ? gva & PAGE_MASK : tlb_empty_tag(index);
 	e->hva = (uint64_t)hva & PAGE_MASK;
 	e->gpa = (page->gpa & PAGE_MASK) | page->global;
+	if (write)
+		note_written(t, page->gpa, slot);
 }
 
-static void empty(struct tlb *t, unsigned class, unsigned index)
+void tlb_drop(struct tlb *t, enum mmu_class class, unsigned index)
 {
 	struct tlb_entry *e = &t->data[class][index];
 
@@ -33,7 +47,7 @@ static void drop_local(struct tlb *t, unsigned slot)
 	unsigned class = slot / TLB_ENTRIES, index = slot % TLB_ENTRIES;
 
 	if (!(t->data[class][index].gpa & 1))
-		empty(t, class, index);
+		tlb_drop(t, class, index);
 }
 
 static void flush_local_data(struct tlb *t)
@@ -52,8 +66,9 @@ void tlb_flush(struct tlb *t, bool keep_global)
 {
 	if (!keep_global) {
 		for (unsigned n = 0; n < MMU_CLASS_NR * TLB_ENTRIES; n++)
-			empty(t, n / TLB_ENTRIES, n % TLB_ENTRIES);
+			tlb_drop(t, n / TLB_ENTRIES, n % TLB_ENTRIES);
 		memset(t->code, 0xff, sizeof(t->code));
+		memset(t->written, 0, sizeof(t->written));
 		t->locals = 0;
 		return;
 	}
@@ -74,7 +89,7 @@ void tlb_flush_page(struct tlb *t, uint64_t gva)
 	for (unsigned k = 0; k < MMU_CLASS_NR; k++) {
 		struct tlb_entry *e = &t->data[k][tlb_index(gva)];
 		if (e->read == page || e->write == page)
-			empty(t, k, tlb_index(gva));
+			tlb_drop(t, k, tlb_index(gva));
 	}
 	for (unsigned k = 0; k < 2; k++) {
 		struct tlb_code_entry *e = &t->code[k][tlb_code_index(gva)];
@@ -83,10 +98,37 @@ void tlb_flush_page(struct tlb *t, uint64_t gva)
 	}
 }
 
+/* Makes what is known of pages written exact, without this one, which is in several slots. */
+static void look_at_all_slots(struct tlb *t, uint64_t gpa)
+{
+	memset(t->written, 0, sizeof(t->written));
+	for (unsigned k = 0; k < MMU_CLASS_NR; k++) {
+		for (unsigned n = 0; n < TLB_ENTRIES; n++) {
+			struct tlb_entry *e = &t->data[k][n];
+			if (e->write == tlb_empty_tag(n))
+				continue;
+			if ((e->gpa & PAGE_MASK) == (gpa & PAGE_MASK))
+				e->write = tlb_empty_tag(n);
+			else
+				note_written(t, e->gpa, k * TLB_ENTRIES + n);
+		}
+	}
+}
+
 void tlb_forbid_writes(struct tlb *t, uint64_t gpa)
 {
-	for (unsigned k = 0; k < MMU_CLASS_NR; k++)
-		for (unsigned n = 0; n < TLB_ENTRIES; n++)
-			if ((t->data[k][n].gpa & PAGE_MASK) == (gpa & PAGE_MASK))
-				t->data[k][n].write = tlb_empty_tag(n);
+	uint16_t *w = written_at(t, gpa);
+
+	if (!*w)
+		return;
+	if (*w == TLB_WRITTEN_MANY) {
+		look_at_all_slots(t, gpa);
+		return;
+	}
+	const unsigned slot = *w - 1u, index = slot % TLB_ENTRIES;
+	struct tlb_entry *e = &t->data[slot / TLB_ENTRIES][index];
+	if ((e->gpa & PAGE_MASK) != (gpa & PAGE_MASK))
+		return; /* of another page, or no longer */
+	e->write = tlb_empty_tag(index);
+	*w = 0;
 }

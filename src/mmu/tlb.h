@@ -2,6 +2,7 @@
 #ifndef HANOK_MMU_TLB_H
 #define HANOK_MMU_TLB_H
 
+#include <assert.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -19,7 +20,13 @@
  * were filled with such is kept in a list, so that a flush costs what was used and not the size of
  * the tables.
  */
-enum { TLB_ENTRIES = 4096, TLB_CODE_ENTRIES = 256, TLB_LOCAL_MAX = 2048 };
+enum {
+	TLB_ENTRIES = 16384,
+	TLB_CODE_ENTRIES = 256,
+	TLB_LOCAL_MAX = 8192,
+	TLB_WRITTEN = 1 << 16, /* a power of two */
+	TLB_WRITTEN_MANY = UINT16_MAX
+};
 #define TLB_CODE_EMPTY UINT64_MAX
 
 struct tlb_entry {
@@ -41,7 +48,12 @@ struct tlb {
 	/* Data slots filled with translations that are not global since the last flush of them. */
 	uint16_t local[TLB_LOCAL_MAX]; /* class * TLB_ENTRIES + index */
 	unsigned locals;	       /* over TLB_LOCAL_MAX: too many to list */
+	/* By the low bits of the guest-physical page's number: which data slot lets stores to it hit;
+	 * 0: none, else the slot (class * TLB_ENTRIES + index) + 1, or TLB_WRITTEN_MANY: several may. */
+	uint16_t written[TLB_WRITTEN];
 };
+
+static_assert(MMU_CLASS_NR * TLB_ENTRIES < TLB_WRITTEN_MANY, "slots have 16 bits");
 
 static inline unsigned tlb_index(uint64_t gva)
 {
@@ -69,6 +81,8 @@ void tlb_fill(struct tlb *t, enum mmu_class class, uint64_t gva, const struct mm
 	      const void *hva, bool write);
 
 void tlb_flush(struct tlb *t, bool keep_global);
+/* Empties one slot. */
+void tlb_drop(struct tlb *t, enum mmu_class class, unsigned index);
 /* Drops what covers one linear address (entries are 4 KiB each, also for parts of large pages, so
  * the caller flushes all when the page may be large). */
 void tlb_flush_page(struct tlb *t, uint64_t gva);

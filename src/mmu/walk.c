@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#include "mmu/pte.h"
+
 /*
  * Theory of operation. A walk goes down the levels of the guest's tables, each entry read from
  * guest RAM through its host address, collecting the rights of all levels: an access must be
@@ -12,25 +14,10 @@
  * one used (SDM 4.8). Tables outside RAM read as not present: real hardware reads what the bus
  * gives there, and no working guest depends on it.
  */
-#define PTE_P UINT64_C(1)
-#define PTE_W UINT64_C(2)
-#define PTE_U UINT64_C(4)
-#define PTE_A UINT64_C(0x20)
-#define PTE_D UINT64_C(0x40)
-#define PTE_PS UINT64_C(0x80)
-#define PTE_G UINT64_C(0x100)
-#define PTE_NX (UINT64_C(1) << 63)
-
-/* MAXPHYADDR as CPUID 80000008H tells the guest. */
-enum { PHYS_BITS = 40 };
-#define PHYS_MASK ((UINT64_C(1) << PHYS_BITS) - 1)
-/* Bits between MAXPHYADDR and 51 are reserved; so are 52 to 62 in PAE tables (SDM table 4-11) but
- * not in 4-level ones (ignored). */
-#define RSVD_HIGH (UINT64_C(0x000fffffffffffff) & ~PHYS_MASK)
-#define RSVD_PAE (UINT64_C(0x7ff0000000000000) | RSVD_HIGH)
 
 struct level {
-	uint64_t *hva;	/* of the entry, 4 or 8 bytes; NULL where it cannot be written (ROM) */
+	uint64_t *hva; /* of the entry, 4 or 8 bytes; NULL where it cannot be written (ROM) */
+	uint64_t gpa;
 	uint64_t entry; /* as read */
 };
 
@@ -45,6 +32,7 @@ struct walk {
 	bool nx;
 	uint8_t page_shift;
 	uint64_t base; /* gpa of the page */
+	bool away;     /* the last level's table is not in host memory */
 };
 
 /* Reads one entry; 0 (not present) where there is no memory. */
@@ -52,35 +40,19 @@ static uint64_t read_entry(struct walk *w, uint64_t gpa)
 {
 	struct level *l = &w->level[w->levels++];
 	enum mem_kind kind;
-	uint8_t *page = mem_page(w->mem, gpa, &kind);
+
+	l->entry = 0;
+	uint8_t *page = mem_page(w->mem, gpa, false, &kind);
 	void *hva = page ? page + (gpa & (MEM_PAGE_BYTES - 1)) : NULL;
 
-	if (!hva)
-		l->entry = 0;
-	else if (w->entry_bytes == 4)
+	if (hva && w->entry_bytes == 4)
 		l->entry = __atomic_load_n((uint32_t *)hva, __ATOMIC_RELAXED);
-	else
+	else if (hva)
 		l->entry = __atomic_load_n((uint64_t *)hva, __ATOMIC_RELAXED);
+	w->away = kind == MEM_AWAY;
 	l->hva = kind == MEM_RAM ? hva : NULL;
+	l->gpa = gpa;
 	return l->entry;
-}
-
-/* Reserved bits of an entry of the 8-byte formats (SDM tables 4-8 to 4-11, 4-14 to 4-19). */
-static uint64_t reserved8(const struct walk *w, unsigned depth, uint64_t e, bool pae)
-{
-	uint64_t rsvd = pae ? RSVD_PAE : RSVD_HIGH;
-
-	if (!(w->s->efer & EFER_NXE))
-		rsvd |= PTE_NX;
-	if (depth == 0)
-		return pae ? 0 : rsvd | PTE_PS; /* PML4E */
-	if (e & PTE_PS) {
-		if (depth == 1)
-			rsvd |= UINT64_C(0x3fffe000); /* 1 GiB page: bits 13 to 29 */
-		else if (depth == 2)
-			rsvd |= UINT64_C(0x1fe000); /* 2 MiB page: bits 13 to 20 */
-	}
-	return rsvd;
 }
 
 /* 4-level and PAE: depth 0 PML4, 1 PDPT, 2 PD, 3 PT. Returns 0 or a partial error code. */
@@ -108,7 +80,7 @@ static int walk8(struct walk *w, bool pae, uint32_t *error)
 			*error = 0;
 			return -EFAULT;
 		}
-		if (e & reserved8(w, depth, e, pae)) {
+		if (e & pte_reserved8(w->s->efer, depth, e, pae)) {
 			*error = PF_P | PF_RSVD;
 			return -EFAULT;
 		}
@@ -142,12 +114,12 @@ static int walk4(struct walk *w, uint32_t *error)
 		}
 		w->rights &= e;
 		if (!depth && (e & PTE_PS) && (w->s->cr4 & CR4_PSE)) {
-			if (e & (UINT64_C(1) << 21)) {
+			if (e & RSVD_PSE) {
 				*error = PF_P | PF_RSVD;
 				return -EFAULT;
 			}
 			w->page_shift = 22;
-			w->base = (e & UINT64_C(0xffc00000)) | ((e >> 13 & 0xff) << 32);
+			w->base = pse_base(e);
 			return 0;
 		}
 		table = e & UINT64_C(0xfffff000);
@@ -193,8 +165,11 @@ static bool allowed(const struct walk *w, enum mmu_access access, enum mmu_class
 /* Sets bits in an entry unless it has changed since it was read. */
 static bool set_bits(const struct walk *w, const struct level *l, uint64_t bits)
 {
+	enum mem_kind kind;
+
 	if ((l->entry & bits) == bits || !l->hva)
 		return true;
+	mem_page(w->mem, l->gpa, true, &kind);
 	if (w->entry_bytes == 4) {
 		uint32_t old = (uint32_t)l->entry;
 		return __atomic_compare_exchange_n((uint32_t *)l->hva, &old, old | (uint32_t)bits,
@@ -243,6 +218,10 @@ int mmu_walk(struct mem *m, const struct cpu_state *s, uint64_t gva, enum mmu_ac
 	do {
 		uint32_t cause;
 		if (descend(&w, &cause) < 0) {
+			if (w.away) {
+				page->gpa = w.level[w.levels - 1].gpa;
+				return -EAGAIN;
+			}
 			*error = cause | access_error(&w, access, class);
 			return -EFAULT;
 		}
@@ -264,31 +243,14 @@ int mmu_walk(struct mem *m, const struct cpu_state *s, uint64_t gva, enum mmu_ac
 	return 0;
 }
 
-int mmu_peek(struct mem *m, const struct cpu_state *s, uint64_t gva, uint64_t *gpa)
-{
-	struct walk w = {.mem = m, .s = s, .gva = gva};
-	uint32_t error;
-
-	if (!(s->cr0 & CR0_PG)) {
-		*gpa = gva;
-		return 0;
-	}
-	if (descend(&w, &error) < 0)
-		return -EFAULT;
-	*gpa = w.base | (gva & ((UINT64_C(1) << w.page_shift) - 1));
-	return 0;
-}
-
 int mmu_load_pdptes(struct mem *m, uint64_t cr3, uint64_t pdpte[4])
 {
-	/* SDM table 4-8: bits 1, 2, 5 to 8 and those from MAXPHYADDR up are reserved. */
-	const uint64_t rsvd = UINT64_C(0x1e6) | ~PHYS_MASK;
 	uint64_t entry[4];
 
 	if (mem_read(m, cr3 & UINT64_C(0xffffffe0), entry, sizeof(entry)) < 0)
 		return -EFAULT;
 	for (unsigned k = 0; k < 4; k++)
-		if ((entry[k] & PTE_P) && (entry[k] & rsvd))
+		if ((entry[k] & PTE_P) && (entry[k] & RSVD_PDPTE))
 			return -EINVAL;
 	for (unsigned k = 0; k < 4; k++)
 		pdpte[k] = entry[k];

@@ -31,8 +31,9 @@ struct mmu_page {
 
 /*
  * Translates gva (a linear address, already checked for canonical form) for one access and sets
- * accessed and dirty bits as the hardware does, atomically against other vCPUs. 0, or -EFAULT with
- * the page-fault error code in *error. vCPU thread.
+ * accessed and dirty bits as the hardware does, atomically against other vCPUs. 0; -EFAULT with
+ * the page-fault error code in *error; or -EAGAIN: a table is in a page that is away (mem_page), page->gpa. vCPU
+ * thread.
  */
 int mmu_walk(struct mem *m, const struct cpu_state *s, uint64_t gva, enum mmu_access access,
 	     enum mmu_class class, struct mmu_page *page, uint32_t *error);

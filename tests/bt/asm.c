@@ -451,7 +451,7 @@ static bool usable(const struct iform *f, bool mode32)
 	case ZYDIS_MNEMONIC_POPFD:
 	case ZYDIS_MNEMONIC_POPFQ:
 		return false;
-	/* AMD's processors keep the x87 pointers only until the next task switch of the host. */
+	/* The translator does not keep the x87 pointers, which these save (cpu/bt/bt.h). */
 	case ZYDIS_MNEMONIC_FNSTENV:
 	case ZYDIS_MNEMONIC_FNSAVE:
 	case ZYDIS_MNEMONIC_FXSAVE:
@@ -462,7 +462,7 @@ static bool usable(const struct iform *f, bool mode32)
 	case ZYDIS_MNEMONIC_XSAVEOPT64:
 	case ZYDIS_MNEMONIC_XSAVEC:
 	case ZYDIS_MNEMONIC_XSAVEC64:
-		return !host_is_amd();
+		return false;
 	default:
 		return true;
 	}

@@ -49,8 +49,10 @@ static void ignore_ferr(void *opaque, bool level)
 
 /* ---- a watchdog over the box that runs ---- */
 
-static _Atomic(struct box *) running;
-static _Atomic uint64_t running_since_ms;
+/* Whoever asks something of the box that runs holds the lock: the box does not go meanwhile. */
+static pthread_mutex_t running_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct box *running;
+static uint64_t running_since_ms;
 
 static uint64_t now_ms(void)
 {
@@ -58,6 +60,14 @@ static uint64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void set_running(struct box *b, uint64_t since_ms)
+{
+	pthread_mutex_lock(&running_lock);
+	running = b;
+	running_since_ms = since_ms;
+	pthread_mutex_unlock(&running_lock);
 }
 
 /* Asks for interrupts, and to come out of run(), at no particular times. */
@@ -68,9 +78,10 @@ static void *tick(void *unused)
 	(void)unused;
 	for (unsigned n = 0;; n++) {
 		nanosleep(&nap, NULL);
-		struct box *b = running;
-		if (b && b->irq_percent)
-			vcpu_request(b->vcpu, n % 4 ? VCPU_REQ_IRQ : VCPU_REQ_KICK);
+		pthread_mutex_lock(&running_lock);
+		if (running && running->irq_percent)
+			vcpu_request(running->vcpu, n % 4 ? VCPU_REQ_IRQ : VCPU_REQ_KICK);
+		pthread_mutex_unlock(&running_lock);
 	}
 	return NULL;
 }
@@ -82,9 +93,10 @@ static void *watch(void *unused)
 	(void)unused;
 	for (;;) {
 		nanosleep(&nap, NULL);
-		struct box *b = running;
-		if (b && now_ms() - running_since_ms > b->patience_ms)
-			vcpu_request(b->vcpu, VCPU_REQ_KICK);
+		pthread_mutex_lock(&running_lock);
+		if (running && now_ms() - running_since_ms > running->patience_ms)
+			vcpu_request(running->vcpu, VCPU_REQ_KICK);
+		pthread_mutex_unlock(&running_lock);
 	}
 	return NULL;
 }
@@ -157,6 +169,8 @@ static void map_user(struct box *b, bool writable_code)
 static void make_tables(struct box *b)
 {
 	box_put64(b, GPA_PML4, GPA_PDPT | PTE_ALL);
+	box_put64(b, GPA_PML4 + 8 * (MOVED >> 39 & 511), GPA_PDPT | PTE_ALL);
+	box_put64(b, GPA_PML4 + 8 * (MOVED_AGAIN >> 39 & 511), GPA_PDPT | PTE_ALL);
 	box_put64(b, GPA_PML4 + 8 * 256, GPA_PDPT_HIGH | PTE_P | PTE_W);
 	box_put64(b, GPA_PDPT_HIGH, GPA_PD_HIGH | PTE_P | PTE_W);
 	for (unsigned k = 0; k < BOX_RAM_BYTES >> 21; k++)
@@ -300,14 +314,16 @@ void box_load_program(struct box *b, const struct program *p, const uint8_t *pri
 	memcpy(b->ram + GPA_STAGING + CODE_BYTES, p->alt, ALT_BYTES);
 	memcpy(b->ram + GPA_NEXT, p->next, sizeof(p->next));
 	for (unsigned k = 0; k < p->slots; k++)
-		box_put64(b, GPA_SAFE + p->slot[k].at, CODE_BASE + p->node[p->slot[k].to].offset);
+		box_put64(b, GPA_SAFE + p->slot[k].at,
+			  CODE_BASE + p->node[p->slot[k].to].offset + (p->moved ? MOVED : 0));
 	memset(q, 0, sizeof(*q));
 	q->copy = (CODE_BYTES + ALT_BYTES) / 8;
 	q->log_limit = LOG_MAX;
 	for (unsigned n = 0; n < 15; n++)
 		q->frame[n] = p->gpr[order[n]];
 	uint64_t *iret = q->frame + 17;
-	iret[0] = CODE_BASE + p->start;
+	iret[0] = CODE_BASE + p->start + (p->moved ? MOVED : 0);
+	q->again = p->moved ? MOVED_AGAIN + CODE_BASE + p->start : 0;
 	iret[1] = p->mode32 ? SEL_CODE32 : SEL_CODE64;
 	iret[2] = p->rflags;
 	iret[3] = p->gpr[RSP];
@@ -332,13 +348,13 @@ void box_run(struct box *b)
 		vcpu_request(b->vcpu, VCPU_REQ_IRQ);
 	else
 		vcpu_unrequest(b->vcpu, VCPU_REQ_IRQ);
-	running_since_ms = now_ms();
-	running = b;
+	uint64_t since_ms = now_ms();
+	set_running(b, since_ms);
 	do
 		b->ops->run(b->vcpu, &b->exit);
 	while ((b->exit.cause == EXIT_INTERRUPTED || (b->answer && b->answer(b))) &&
-	       now_ms() - running_since_ms <= b->patience_ms);
-	running = NULL;
+	       now_ms() - since_ms <= b->patience_ms);
+	set_running(NULL, 0);
 	b->cause = b->exit.cause;
 	b->late = b->cause == EXIT_INTERRUPTED;
 	vcpu_unrequest(b->vcpu, VCPU_REQ_KICK);

@@ -49,6 +49,7 @@ struct program {
 	uint64_t seed, number;
 	bool mode32;
 	bool writable; /* code may be written */
+	bool moved;    /* runs at two high addresses, one after the other */
 	bool wild;     /* bytes were changed at random after layout */
 	unsigned count;
 	struct node node[NODES_MAX];
@@ -131,6 +132,7 @@ struct params {
 	uint64_t log_count, log_limit;
 	uint64_t irqs;
 	uint64_t swaps;
+	uint64_t again;
 	uint64_t frame[22];
 };
 

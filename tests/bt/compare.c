@@ -13,6 +13,8 @@
  * instruction and the end of its block reads them before they are overwritten. The translator does not
  * keep such flags over a memory access (probe.c). A handler that goes back to the instruction can
  * never see it; the little kernel, which goes on behind it, clears them.
+ *
+ * x87's last-instruction pointers are not kept by translated code (bt.h).
  */
 
 static const char *const names[15] = {"r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8",
@@ -33,7 +35,7 @@ void print_event(const struct program *p, const struct event *e)
 
 static uint32_t flags_mask(const struct program *p, const struct event *e)
 {
-	uint64_t at = e->rip - CODE_BASE;
+	uint32_t at = (uint32_t)e->rip - CODE_BASE;
 
 	if (!p || e->vector == 1 || e->vector == 3 || e->vector == 4 || e->vector >= 32)
 		return ~0u;
@@ -100,20 +102,15 @@ static bool state_agrees(const struct cpu_state *a, const struct cpu_state *b, c
 		const char *name;
 		unsigned at, bytes;
 	} parts[] = {{"x87 control, status, tags", 0, 6},
-		     {"x87 pointers", 6, 18},
 		     {"mxcsr", 24, 4},
 		     {"st", XSAVE_ST0, 128},
 		     {"xmm", XSAVE_XMM0, 256},
 		     {"ymm high", XSAVE_YMMH0, 256}};
 
-	/* AMD's processors lose the pointers at a task switch of the host (APM Vol. 2, 11.4.4). */
-	bool pointers = !host_is_amd();
-
 	for (unsigned k = 0; k < sizeof(parts) / sizeof(parts[0]); k++)
 		for (unsigned n = 0; n < parts[k].bytes; n++) {
 			unsigned at = parts[k].at + n;
-			if (a->xsave.bytes[at] != b->xsave.bytes[at] &&
-			    (pointers || parts[k].at != 6)) {
+			if (a->xsave.bytes[at] != b->xsave.bytes[at]) {
 				snprintf(why, 256, "%s, byte %u: %02x and %02x", parts[k].name, n,
 					 a->xsave.bytes[at], b->xsave.bytes[at]);
 				return false;

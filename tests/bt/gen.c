@@ -624,6 +624,94 @@ static void make_loop(struct gen *g, unsigned depth, unsigned most)
 	add_jcc(g, 5)->to = (uint16_t)top;
 }
 
+/* ---- loops whose addresses move ---- */
+
+/* An instruction with [p + disp] or [p + q * scale + disp]; both are of the lower eight. */
+static void add_moving_access(struct gen *g, unsigned p, unsigned q)
+{
+	static const struct {
+		uint8_t prefix, map, op;
+	} ops[] = {{0, 0, 0x8b},       {0, 0, 0x8b},	{0, 0, 0x89},	    {0, 0, 0x89},
+		   {0, 0, 0x01},       {0, 0, 0x33},	{0, 0, 0x39},	    {0, 0, 0x88},
+		   {0, 0x0f, 0xb6},    {0, 0x0f, 0x10}, {0, 0x0f, 0x11},    {0, 0x0f, 0x28},
+		   {0x66, 0x0f, 0xef}, {0, 0x0f, 0x58}, {0xf2, 0x0f, 0x11}, {0, 0x0f, 0xaf}};
+	unsigned k = (unsigned)rng_below(&g->r, sizeof(ops) / sizeof(ops[0]));
+	unsigned reg = some_free_reg(g), n = 0;
+	bool wide = !g->p->mode32 && rng_percent(&g->r, 50), index = rng_percent(&g->r, 40);
+	uint8_t b[9], rex = (uint8_t)(0x40 | wide << 3 | reg >> 3 << 2);
+
+	if (ops[k].prefix)
+		b[n++] = ops[k].prefix;
+	if (rex != 0x40)
+		b[n++] = rex;
+	if (ops[k].map)
+		b[n++] = ops[k].map;
+	b[n++] = ops[k].op;
+	b[n++] = (uint8_t)(0x40 | (reg & 7) << 3 | (index ? 4 : p));
+	if (index)
+		b[n++] = (uint8_t)(rng_below(&g->r, 4) << 6 | q << 3 | p);
+	b[n++] = (uint8_t)rng_below(&g->r, 256);
+	add_bytes(g, b, n);
+}
+
+/* add, sub or lea: a constant more or less */
+static void add_step(struct gen *g, unsigned reg, int by)
+{
+	bool wide = !g->p->mode32 && rng_percent(&g->r, 90);
+
+	if (rng_percent(&g->r, 30)) {
+		struct node *n = add_reg_reg(g, 0x8d, reg, reg, wide);
+		n->bytes[n->length - 1] = (uint8_t)(0x40 | reg << 3 | reg);
+		n->bytes[n->length++] = (uint8_t)by;
+		n->frame = true;
+		return;
+	}
+	bool sub = rng_percent(&g->r, 50);
+	struct node *n = add_reg_reg(g, 0x83, sub ? 5 : 0, reg, wide);
+	n->bytes[n->length++] = (uint8_t)(sub ? -by : by);
+	n->frame = true;
+}
+
+/* p walks through memory, q counts down. */
+static void make_walk(struct gen *g)
+{
+	static const int8_t steps[] = {1, 2, 4, 8, 8, 8, 16, 16, 24, 32, 64, 120, -4, -8, -16, -40};
+	const uint32_t before = g->reserved;
+	unsigned q = some_low_reg(g);
+
+	g->reserved |= 1u << q;
+	if ((g->reserved & 0xef) == 0xef) {
+		g->reserved = before;
+		return;
+	}
+	unsigned p = some_low_reg(g);
+	add_mov_ri(g, p, some_address(g, 64));
+	g->p->node[g->p->count - 1].frame = true;
+	add_mov_ri(g, q, 1 + rng_below(&g->r, 60));
+	g->p->node[g->p->count - 1].frame = true;
+	if (rng_percent(&g->r, 85))
+		g->reserved |= 1u << p;
+	unsigned top = g->p->count, out = 0;
+	for (unsigned k = 1 + (unsigned)rng_below(&g->r, 4); k > 0; k--) {
+		add_moving_access(g, p, q);
+		if (rng_percent(&g->r, 25))
+			run(g, 2);
+		if (!out && rng_percent(&g->r, 10)) {
+			out = g->p->count;
+			add_jcc(g, (unsigned)rng_below(&g->r, 16));
+		}
+		if (k == 1 || rng_percent(&g->r, 15))
+			add_step(g, p, steps[rng_below(&g->r, sizeof(steps))]);
+	}
+	struct node *n = add_reg_reg(g, 0x83, 5, q, true); /* sub q, 1 */
+	n->bytes[n->length++] = 1;
+	n->frame = true;
+	add_jcc(g, 5)->to = (uint16_t)top;
+	if (out)
+		label(g, &g->p->node[out]);
+	g->reserved = before;
+}
+
 static void part(struct gen *g, unsigned depth)
 {
 	unsigned dice = (unsigned)rng_below(&g->r, 100);
@@ -632,6 +720,10 @@ static void part(struct gen *g, unsigned depth)
 		return;
 	if (g->p->writable && rng_percent(&g->r, 20)) {
 		make_change(g);
+		return;
+	}
+	if (rng_percent(&g->r, 8)) {
+		make_walk(g);
 		return;
 	}
 	if (depth > 3 || dice < 50) {
@@ -822,6 +914,7 @@ void program_make(struct program *p, uint64_t seed, uint64_t number, unsigned fo
 	p->mode32 = rng_percent(&g.r, 35);
 	p->writable = rng_percent(&g.r, 35);
 	p->wild = rng_percent(&g.r, 7);
+	p->moved = !p->mode32 && rng_percent(&g.r, 40);
 	p->wild_seed = (uint32_t)rng_next(&g.r);
 	p->start = (uint16_t)rng_below(&g.r, rng_percent(&g.r, 50) ? 64 : PAGE);
 	make_registers(&g);
@@ -966,7 +1059,11 @@ void program_print(const struct program *p)
 	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
 	printf("program %llu:%llu, %s-bit%s%s, starts at %x\n", (unsigned long long)p->seed,
 	       (unsigned long long)p->number, p->mode32 ? "32" : "64",
-	       p->writable ? ", code writable" : "", p->wild ? ", wild" : "", CODE_BASE + p->start);
+	       p->writable ? ", code writable" : "",
+	       p->wild	  ? ", wild"
+	       : p->moved ? ", moved"
+			  : "",
+	       CODE_BASE + p->start);
 	for (unsigned n = 0; n < 16; n++)
 		printf("%s%2u=%016llx",
 		       n % 4 ? " "

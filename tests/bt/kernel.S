@@ -75,6 +75,8 @@ swap:
 	incq P_SWAPS(%rbx)
 	testb $1, P_SWAPS(%rbx)
 	jz 1f
+	cmpl $0, L_RIP + 4(%rsp)
+	jne 1f /* it is mapped elsewhere, too */
 	mov $ALT_BASE, %edi
 	invlpg (%rdi)
 	invlpg 4096(%rdi)
@@ -105,7 +107,7 @@ note:
 1:
 	mov %rsi, L_CR2(%rbp)
 	cmp $END_VECTOR, %eax
-	je stop
+	je end
 	/* Now and then the lazy pages go away. */
 	test $3, %dl
 	jnz 2f
@@ -115,6 +117,8 @@ note:
 	mov $LAZY_BASE, %edi
 	invlpg (%rdi)
 	invlpg 4096(%rdi)
+	mov %cr3, %rdi
+	mov %rdi, %cr3
 2:
 	cmp $14, %eax
 	je page_fault
@@ -137,25 +141,25 @@ note:
 
 	/* To the next instruction, as the table says; 0: there is none. Arithmetic flags are then clear. */
 skip:
-	mov L_RIP(%rsp), %rdx
+	movl L_RIP(%rsp), %edx /* the low half is the same wherever the code runs */
 	mov L_RFLAGS(%rsp), %rsi
 	and $~FLAGS_ARITH_MASK, %rsi
 	mov %rsi, L_RFLAGS(%rsp)
-	sub $CODE_BASE, %rdx
-	cmp $CODE_BYTES, %rdx
+	sub $CODE_BASE, %edx
+	cmp $CODE_BYTES, %edx
 	jae stop
 	mov $HIGH + GPA_NEXT, %rcx
 	movzwl (%rcx, %rdx, 2), %edx
 	test %edx, %edx
 	jz stop
-	add $CODE_BASE, %rdx
-	mov %rdx, L_RIP(%rsp)
+	add $CODE_BASE, %edx
+	mov %edx, L_RIP(%rsp)
 	jmp leave
 
 page_fault:
-	mov L_CR2(%rbp), %rsi
-	sub $LAZY_BASE, %rsi
-	cmp $LAZY_BYTES, %rsi
+	movl L_CR2(%rbp), %esi
+	sub $LAZY_BASE, %esi
+	cmp $LAZY_BYTES, %esi
 	jae skip
 	testb $1, L_ERROR(%rsp)
 	jnz skip
@@ -181,6 +185,16 @@ leave:
 	pop %rax
 	add $16, %rsp
 	iretq
+
+	/* Once more, elsewhere, with the registers of the start. */
+end:
+	mov P_AGAIN(%rbx), %rax
+	test %rax, %rax
+	jz stop
+	movq $0, P_AGAIN(%rbx)
+	mov %rax, P_FRAME + 17 * 8(%rbx)
+	lea P_FRAME(%rbx), %rsp
+	jmp leave
 
 stop:
 	hlt

@@ -14,6 +14,7 @@
  *	STACK	with nothing below and above
  *	ALIAS	the code pages once more, to write to
  *	ALT	two more pages of code, which SWAP_VECTOR makes change places
+ * All of it is there twice more, MOVED bytes further up and MOVED_AGAIN: the code can be run there, too.
  * The kernel's own things are in the upper half: HIGH + gpa, for all of the first 2 MiB.
  */
 #define HIGH 0xffff800000000000
@@ -38,6 +39,9 @@
 #define ALT_PAGES 2
 #define ALT_BYTES (ALT_PAGES * 4096)
 #define ALT_SLOT 64 /* bytes for a function there */
+
+#define MOVED 0x550000000000
+#define MOVED_AGAIN 0x7f8000000000
 
 #define FS_BASE 0x1000
 #define GS_BASE 0x23450
@@ -79,7 +83,8 @@
 #define P_LOG_LIMIT 16
 #define P_IRQS 24
 #define P_SWAPS 32
-#define P_FRAME 40 /* 15 registers, r15 first; then RIP, CS, RFLAGS, RSP, SS */
+#define P_AGAIN 40 /* RIP to start the program at once more when it has ended, or 0 */
+#define P_FRAME 48 /* 15 registers, r15 first; then RIP, CS, RFLAGS, RSP, SS */
 
 /* One event in the log: 21 quadwords used of 24. */
 #define L_BYTES 192

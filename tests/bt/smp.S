@@ -161,6 +161,23 @@ modify_1:
 	jnz 1b
 	hlt
 
+	/* The same, but the other runs the code all the while: so it may be read again at any moment of its
+	 * being changed. Its number is never less than that of the flag, which is written after it. */
+modify_often_1:
+	mov %ecx, %r8d
+	meet
+1:	mov S_FLAG(%rdi), %r9d
+	xor %eax, %eax
+	cpuid
+	call victim
+	cmp %r9d, %eax
+	jae 2f
+	incq S_WRONG(%rdi)
+2:	mov %r9d, S_ACK(%rdi)
+	cmp %r8d, %r9d
+	jne 1b
+	hlt
+
 	/* A page that is one of four, changed by one; the other is told by an interrupt. What it then reads
 	 * there, and what runs there, is the page of the number it saw before or a later one. */
 remap_0:
@@ -246,6 +263,7 @@ smp_entries:
 	entry spin, spin
 	entry bits, bits
 	entry modify_0, modify_1
+	entry modify_0, modify_often_1
 	entry remap_0, remap_1
 
 	.section .note.GNU-stack, "", @progbits

@@ -91,6 +91,7 @@ static const struct test {
 	{"XCHG as a lock", NULL, COUNTER, 20000},
 	{"LOCK BTS", NULL, BITS, 20000},
 	{"code changed by the other", NULL, WRONG, 3000},
+	{"code changed by the other while it is run", NULL, WRONG, 3000},
 	{"pages changed by the other", NULL, WRONG, 3000},
 };
 enum { TESTS = sizeof(tests) / sizeof(tests[0]) };

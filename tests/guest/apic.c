@@ -122,13 +122,23 @@ static void identity(void)
 	check_eq("ICR high: the destination reads back", apic_read(ICR_HIGH) >> 24, 0x12);
 }
 
+/* A loop and a call, so that whoever runs it looks for interrupts. */
+SNIP(r3_turns, "mov $1000, %ecx\n1: call 2f\ndec %ecx\njnz 1b\nint3\n2: ret");
+
 static void priorities(void)
 {
+	struct regs r;
+
 	group("ipi");
 	send_eoi = false;
 	clear();
 	self_ipi(0x51);
 	check("a self IPI with IF clear waits in IRR", bit(IRR, 0x51) && !bit(ISR, 0x51));
+	regs_init(&r, RING3, r3_turns);
+	r.fl = (r.fl & ~FL_IF) | FL_IOPL3;
+	run(&r);
+	check_trap("it waits for ring 3 with IF clear, too, which gets on", BP, 0, 0);
+	check("and still waits after it", bit(IRR, 0x51) && !bit(ISR, 0x51));
 	check_mask("ICR: delivery status is idle", apic_read(ICR), 0, 0x1000);
 	enable_until(0x51, 1);
 	check_eq("delivered", count[0x51], 1);
@@ -286,6 +296,45 @@ static u32 divide_percent(u32 code, u32 by, u32 than_code, u32 than_by)
 	return percent;
 }
 
+SNIP(r_loop, "r_again: mov $0x10000, %esi\nmov %esi, %ecx\ncld\nr_rep: rep lodsb\njmp r_again\n"
+	     "r_end: int3");
+extern char r_rep[], r_end[];
+static volatile u32 rep_flags, rep_tries;
+
+/* Ends the loop from between two iterations. */
+static bool on_repetition(struct regs *r)
+{
+	bool within = r->ip == (ulong)r_rep && r->cx && r->cx < 0x10000;
+
+	apic_write(EOI, 0);
+	if (within)
+		rep_flags = r->fl;
+	if (within || ++rep_tries == 1000) {
+		r->ip = (ulong)r_end;
+		r->fl &= ~FL_IF;
+	}
+	return true;
+}
+
+/* SDM volume 3, 18.3.1.1. */
+static void between_iterations(u32 ms)
+{
+	struct regs r;
+
+	trap_hook[0x64] = on_repetition;
+	apic_write(LVT_TIMER, PERIODIC | 0x64);
+	apic_write(TIMER_INITIAL, ms);
+	regs_init(&r, RING0, r_loop);
+	r.fl |= FL_IF;
+	run(&r);
+	apic_write(TIMER_INITIAL, 0);
+	apic_write(LVT_TIMER, MASKED);
+	trap_hook[0x64] = on_vector;
+	check("rep lodsb: an interrupt in the middle", rep_flags);
+	if (!cpu_is_amd)
+		check_mask("rep lodsb: Intel's push RF then", rep_flags, FL_RF, FL_RF);
+}
+
 static void timer(void)
 {
 	group("timer");
@@ -335,6 +384,7 @@ static void timer(void)
 	delay_us(30000);
 	cli();
 	check_eq("initial count 0: stopped", count[0x62], 0);
+	between_iterations(ms);
 
 	group("tsc-deadline");
 	if (!(cpu_features_1_ecx & 1 << 24)) {

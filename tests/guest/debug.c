@@ -7,7 +7,7 @@
 u32 word[8] __attribute__((aligned(32)));
 static volatile u32 steps;
 static volatile ulong step_ip[MAX_STEPS];
-static volatile u32 step_dr6[MAX_STEPS];
+static volatile u32 step_dr6[MAX_STEPS], step_rf[MAX_STEPS];
 static volatile bool set_rf;
 
 /* Log each #DB and go on. */
@@ -16,6 +16,7 @@ static bool log_step(struct regs *r)
 	if (steps < MAX_STEPS) {
 		step_ip[steps] = r->ip;
 		step_dr6[steps] = read_dr6();
+		step_rf[steps] = !!(r->fl & FL_RF);
 	}
 	steps++;
 	write_dr6(0);
@@ -84,6 +85,10 @@ static void single_step(void)
 	check_eq("rep movsb: a trap per iteration", steps, 3);
 	check_eq("between iterations at the rep", step_ip[0], (ulong)s_rep);
 	check_eq("after the last one behind it", step_ip[2], (ulong)s_rep1);
+	/* SDM volume 3, 18.3.1.1; AMD's push it clear. */
+	check_eq("Intel's push RF between iterations", step_rf[0] << 1 | step_rf[1],
+		 cpu_is_amd ? 0 : 3);
+	check_eq("not after the last one", step_rf[2], 0);
 	step(s_rep_done, FL_TF);
 	check_eq("rep with ecx 0: one trap", steps, 2);
 	step(s_popf, 0);

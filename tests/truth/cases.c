@@ -523,14 +523,30 @@ static void add_more(struct build *b, unsigned forms, unsigned length)
 }
 
 /*
+ * Instructions on AVX-512's mask registers, which no CPUID of ours offers: AMD's processors ignore
+ * the bits that would name a register past K7, where the decoder refuses them.
+ */
+static bool is_opmask(uint8_t opcode)
+{
+	return (opcode >= 0x41 && opcode <= 0x4b) || (opcode >= 0x90 && opcode <= 0x93) ||
+	       opcode == 0x98 || opcode == 0x99;
+}
+
+/*
  * Bytes that the decoder refuses but a processor may not: AMD's LOCK MOV CR0, which is MOV CR8 (no
  * CPUID of ours offers it); what is near VMCALL, since the child may be in a virtual machine itself;
- * AMD's VPERMQ and VPERMPD, which are there with W clear, too.
+ * AMD's VPERMQ and VPERMPD, which are there with W clear, too; mask registers.
  */
 static bool left_out(const uint8_t *code)
 {
-	if (code[0] == 0xc4 && (code[1] & 0x1f) == 3 && code[3] <= 1)
-		return true;
+	for (unsigned k = 0; k < 2; k++) { /* behind a prefix, too */
+		const uint8_t *vex = code + k;
+		if (vex[0] == 0xc4 && (vex[1] & 0x1f) == 3 && vex[3] <= 1)
+			return true;
+		if ((vex[0] == 0xc4 && (vex[1] & 0x1f) == 1 && is_opmask(vex[3])) ||
+		    (vex[0] == 0xc5 && is_opmask(vex[2])))
+			return true;
+	}
 	for (unsigned k = 0; k < 4; k++)
 		if (code[k] == 0x0f && (code[k + 1] == 1 || (code[k + 1] & 0xfd) == 0x20))
 			return true;
@@ -580,6 +596,7 @@ bool case_make(struct tcase *t, uint64_t seed, uint64_t number, unsigned forms, 
 
 	memset(t, 0, sizeof(*t));
 	t->number = number;
+	t->instructions = (uint8_t)length;
 	t->fxsave_at = -1;
 	t->form = (uint32_t)(number % forms);
 	b.f = form_at(t->form);

@@ -269,6 +269,7 @@ int main(int argc, char **argv)
 	}
 	printf("truth: engine %s, seed %llu, %u forms\n", o.engine, (unsigned long long)o.seed,
 	       forms);
+	compare_for(o.engine);
 	int ret = run_all(&o, forms, &err);
 	if (ret < 0)
 		fprintf(stderr, "truth: %s\n", err.text);

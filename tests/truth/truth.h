@@ -58,6 +58,7 @@ struct tcase {
 	bool mode32;
 	bool step; /* by TF; else by INT3 */
 	uint8_t length;
+	uint8_t instructions; /* asked for; a sequence may end early */
 	uint16_t code_offset; /* in the code pages; may run past their end */
 	uint8_t code[CASE_BYTES];
 	uint64_t gpr[16], rflags;
@@ -175,6 +176,8 @@ void guest_run(struct guest *g, const struct tcase *t, const uint8_t *pristine, 
 
 /* ---- comparison (compare.c) ---- */
 
+/* Of which engine the results will be; first of all. */
+void compare_for(const char *engine);
 /* true: equal but for what is documented as undefined. */
 bool results_agree(const struct tcase *t, const struct result *native, const struct result *engine);
 void print_difference(const struct tcase *t, const struct result *native,

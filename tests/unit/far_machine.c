@@ -22,9 +22,9 @@ static int no_irq(void *opaque)
 	return -1;
 }
 
-static void note_event(struct vcpu *v, const struct cpu_event *e)
+static void note_event(void *opaque, struct vcpu *v, const struct cpu_event *e)
 {
-	(void)v;
+	(void)opaque, (void)v;
 	if (e->kind == EVENT_SOFT_INT || e->kind == EVENT_ICEBP) {
 		software_events++;
 	} else if (first_event == NONE) {
@@ -48,7 +48,8 @@ int setup(void **state)
 	assert_non_null(ram_before);
 	assert_int_equal(ops->create(&config, &engine, &err), 0);
 	assert_int_equal(ops->vcpu_create(engine, 0, &board, &vcpu, &err), 0);
-	vcpu->trace = note_event;
+	static struct vcpu_tracer tracer = {.fn = note_event};
+	vcpu_add_tracer(vcpu, &tracer);
 	return 0;
 }
 

@@ -15,6 +15,7 @@
 
 #include "machine/boot/boot.h"
 #include "machine/layout.h"
+#include "pins.h"
 
 /*
  * Kernels made by hand, whole and torn in every way that a loader must notice, and Debian's real
@@ -63,7 +64,9 @@ static int load(struct machine *m, const char *kernel, const char *initrd, const
 	struct boot_source src = {
 		.kernel_path = kernel, .initrd_path = initrd, .cmdline = cmdline, .cpus = 1};
 
-	return boot_load(&src, m->mem, &m->cpu, &m->err);
+	int rc = boot_load(&src, m->mem, &m->cpu, &m->err);
+	assert_int_equal(pinned_pages(m->mem), 0); /* what was loaded can leave */
+	return rc;
 }
 
 /* One clear line: not empty, one line, names the file. */
@@ -218,8 +221,8 @@ static void bz_e820(void **state)
 			if (peek(&m, zero + 0x2e0 + 20 * e, 4) == 1) {
 				ram += bytes;
 				/* It is RAM, first byte and last. */
-				assert_non_null(mem_ptr(m.mem, start, 1));
-				assert_non_null(mem_ptr(m.mem, end - 1, 1));
+				assert_non_null(ram_at(m.mem, start, 1));
+				assert_non_null(ram_at(m.mem, end - 1, 1));
 			}
 		}
 		/* 0x9fc00 to 1 MiB is not for the kernel. */
@@ -456,7 +459,7 @@ static void pvh(void **state)
 	im = image_create(e, sizeof(e));
 	machine_start(&m, MIB(16));
 	/* What was in memory before a reboot does not stay in bss. */
-	memset(mem_ptr(m.mem, ELF_PADDR, 0x2000), 0xff, 0x2000);
+	memset(ram_at(m.mem, ELF_PADDR, 0x2000), 0xff, 0x2000);
 	assert_int_equal(load(&m, im.path, initrd.path, "a=b c"), 0);
 	assert_int_equal(m.cpu.rip, ELF_ENTRY);
 	assert_int_equal(m.cpu.cr0, CR0_PE | CR0_ET);

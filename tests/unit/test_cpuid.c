@@ -158,6 +158,9 @@ static void test_ranges(void **state)
 	assert_memory_equal(&r[1], "HanokHanokHK", 12);
 	ask(&intel, 0, 0x40000010, 0, r);
 	assert_int_equal(r[0], 2600000);
+	ask(&intel, 0, 0x40000100, 0, r);
+	assert_int_equal(r[0], 0x40000101);
+	assert_memory_equal(&r[1], "KVMKVMKVM\0\0", 12);
 	ask(&intel, 0, intel.max_basic, 0, last);
 	ask(&intel, 0, 0x1000, 0, r);
 	assert_memory_equal(r, last, sizeof(r));

@@ -202,6 +202,39 @@ static void timers_do_not_starve_descriptors(void **state)
 	close(pipe_fd[1]);
 }
 
+static struct timer prodded;
+
+static void *prod(void *opaque)
+{
+	(void)opaque;
+	usleep(20000);
+	timer_arm(&prodded, 0);
+	return NULL;
+}
+
+static void a_timer_due_at_once_wakes_a_sleeping_loop(void **state)
+{
+	struct timer later;
+	pthread_t thread;
+	int calls = 0;
+
+	(void)state;
+	timer_init(&prodded, loop, stop, NULL);
+	timer_init(&later, loop, count, &calls);
+	timer_arm(&later, clock_ns() + 500 * MS);
+	pthread_create(&thread, NULL, prod, NULL);
+	loop_run(loop);
+	pthread_join(thread, NULL);
+	assert_int_equal(calls, 0);
+	/* And the one that was armed before has not been forgotten. */
+	timer_init(&prodded, loop, stop, NULL);
+	timer_arm(&prodded, clock_ns() + 600 * MS);
+	loop_run(loop);
+	assert_int_equal(calls, 1);
+	timer_destroy(&prodded);
+	timer_destroy(&later);
+}
+
 static struct timer contended[8];
 static atomic_bool arming;
 
@@ -212,7 +245,7 @@ static void *arm_from_outside(void *opaque)
 	while (atomic_load(&arming)) {
 		struct timer *t = &contended[rand_r(&seed) % 8];
 		if (rand_r(&seed) % 4)
-			timer_arm(t, clock_ns() + (uint64_t)(rand_r(&seed) % 100) * 1000);
+			timer_arm(t, rand_r(&seed) % 4 ? clock_ns() + rand_r(&seed) % 100000 : 0);
 		else
 			timer_cancel(t);
 	}
@@ -362,17 +395,12 @@ int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(posts_run_in_order),
-		TEST(post_wakes_a_sleeping_loop),
-		TEST(unseen_posts_are_freed),
-		TEST(timers_fire_in_order_and_never_early),
-		TEST(cancelled_timers_do_not_fire),
-		TEST(timers_do_not_starve_descriptors),
-		TEST(timers_from_any_thread),
-		TEST(write_ready_and_off),
-		TEST(hangup_and_error_come_as_input),
-		TEST(plain_files_are_always_ready),
-		TEST(bad_descriptor_is_an_error),
+		TEST(posts_run_in_order),	    TEST(post_wakes_a_sleeping_loop),
+		TEST(unseen_posts_are_freed),	    TEST(timers_fire_in_order_and_never_early),
+		TEST(cancelled_timers_do_not_fire), TEST(timers_do_not_starve_descriptors),
+		TEST(timers_from_any_thread),	    TEST(a_timer_due_at_once_wakes_a_sleeping_loop),
+		TEST(write_ready_and_off),	    TEST(hangup_and_error_come_as_input),
+		TEST(plain_files_are_always_ready), TEST(bad_descriptor_is_an_error),
 		TEST(watcher_may_remove_itself),
 	};
 

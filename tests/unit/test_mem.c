@@ -57,9 +57,9 @@ static void small_ram_is_all_low(void **state)
 	assert_int_equal(mem_write(m, 16 * MIB - 3, &word, 4), -EFAULT);
 	assert_int_equal(mem_read(m, 16 * MIB - 4, &back, 4), 0);
 	assert_int_equal(back, 0xfeedbeef);
-	assert_null(mem_page(m, 16 * MIB, &kind));
+	assert_null(mem_page(m, 16 * MIB, false, &kind));
 	assert_int_equal(kind, MEM_NONE);
-	assert_null(mem_page(m, MEM_HIGH_BASE, &kind));
+	assert_null(mem_page(m, MEM_HIGH_BASE, false, &kind));
 	assert_non_null(mem_ptr(m, 0, 16 * MIB));
 	assert_null(mem_ptr(m, 1, 16 * MIB));
 	mem_destroy(m);
@@ -75,13 +75,13 @@ static void large_ram_goes_on_above_4g(void **state)
 	(void)state;
 	assert_int_equal(mem_low_bytes(m), MEM_LOW_MAX);
 	assert_int_equal(mem_high_bytes(m), 5 * GIB - MEM_LOW_MAX);
-	below = mem_page(m, MEM_LOW_MAX - 1, &kind);
+	below = mem_page(m, MEM_LOW_MAX - 1, false, &kind);
 	assert_int_equal(kind, MEM_RAM);
-	above = mem_page(m, MEM_HIGH_BASE + 17, &kind);
+	above = mem_page(m, MEM_HIGH_BASE + 17, false, &kind);
 	assert_int_equal(kind, MEM_RAM);
 	assert_ptr_not_equal(below, above);
-	assert_null(mem_page(m, MEM_LOW_MAX, &kind));
-	assert_null(mem_page(m, MEM_HIGH_BASE - 1, &kind));
+	assert_null(mem_page(m, MEM_LOW_MAX, false, &kind));
+	assert_null(mem_page(m, MEM_HIGH_BASE - 1, false, &kind));
 	/* Across the hole nothing is contiguous. */
 	assert_null(mem_ptr(m, MEM_LOW_MAX - 8, 16));
 	assert_int_equal(mem_read(m, MEM_LOW_MAX - 1, &(char[2]){0}, 2), -EFAULT);
@@ -119,12 +119,12 @@ static void rom_hides_what_is_below(void **state)
 	assert_int_equal(mem_add_rom(m, 0xf0000, image, sizeof(image), &err), 0);
 	assert_int_equal(mem_add_rom(m, 0xfffe0000, image, sizeof(image), &err), 0);
 
-	assert_int_equal(*(uint8_t *)mem_page(m, 0xf1fff, &kind), 0x5a);
+	assert_int_equal(*(uint8_t *)mem_page(m, 0xf1fff, false, &kind), 0x5a);
 	assert_int_equal(kind, MEM_ROM);
-	assert_int_equal(*(uint8_t *)mem_page(m, 0xfffe0000, &kind), 0x5a);
-	mem_page(m, 0xeffff, &kind);
+	assert_int_equal(*(uint8_t *)mem_page(m, 0xfffe0000, false, &kind), 0x5a);
+	mem_page(m, 0xeffff, false, &kind);
 	assert_int_equal(kind, MEM_RAM);
-	mem_page(m, 0xf2000, &kind);
+	mem_page(m, 0xf2000, false, &kind);
 	assert_int_equal(kind, MEM_RAM);
 
 	/* Reads cross from RAM into ROM and out again; writes and DMA do not. */
@@ -154,7 +154,8 @@ static void only_touched_pages_cost(void **state)
 	assert_int_equal(mem_resident_bytes(m), 0);
 	for (uint64_t i = 0; i < 10; i++)
 		assert_int_equal(mem_write(m, i * 64 * MIB, &byte, 1), 0);
-	assert_int_equal(mem_resident_bytes(m), 10 * MEM_PAGE_BYTES);
+	/* A huge page each, where the host gives them. */
+	assert_in_range(mem_resident_bytes(m), 10 * MEM_PAGE_BYTES, 10 * (2 * MIB));
 	mem_destroy(m);
 }
 

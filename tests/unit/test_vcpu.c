@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cpu/engine.h"
@@ -80,6 +81,9 @@ static void *answer(void *opaque)
 	for (int i = 0; i < ROUNDS; i++) {
 		vcpu_wait(&ping, VCPU_REQ_KICK);
 		vcpu_unrequest(&ping, VCPU_REQ_KICK);
+		/* Now and then after it has given up looking out by itself. */
+		if (i % 100 == 0)
+			usleep(400);
 		vcpu_request(&pong, VCPU_REQ_IRQ);
 	}
 	return NULL;
@@ -100,6 +104,33 @@ static void no_wake_up_is_lost(void **state)
 		vcpu_unrequest(&pong, VCPU_REQ_IRQ);
 	}
 	assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
+static void *wake_after(void *opaque)
+{
+	usleep(*(unsigned *)opaque);
+	vcpu_request(&pong, VCPU_REQ_IRQ);
+	return NULL;
+}
+
+/* An idle guest must not cost its host anything: a long wait ends the looking out. */
+static void long_waits_are_slept_through(void **state)
+{
+	unsigned long_us = 50000;
+	struct timespec before, after;
+	pthread_t thread;
+
+	(void)state;
+	memset(&pong, 0, sizeof(pong));
+	pong.poll_ns = 10000; /* as after short waits */
+	pthread_create(&thread, NULL, wake_after, &long_us);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+	vcpu_wait(&pong, VCPU_REQ_IRQ);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+	pthread_join(thread, NULL);
+	assert_int_equal(pong.poll_ns, 0);
+	assert_true((after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec <
+		    20000000);
 }
 
 static void engines_are_found_by_name(void **state)
@@ -126,6 +157,7 @@ int main(void)
 		cmocka_unit_test(what_is_there_already_is_not_waited_for),
 		cmocka_unit_test(only_the_mask_wakes),
 		cmocka_unit_test(no_wake_up_is_lost),
+		cmocka_unit_test(long_waits_are_slept_through),
 		cmocka_unit_test(engines_are_found_by_name),
 	};
 

@@ -3,7 +3,6 @@
 
 #include <asm/prctl.h>
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,18 +21,12 @@
  * The translating engine: finds or makes the block at RIP, enters it, and takes up what comes out
  * of translated code: missed accesses, helpers, links to be made. The loops around it, events and
  * exits are the interpreter's (interp.c).
- *
- * Several vCPUs share one cache. Whoever changes it holds bt->lock. Two changes concern vCPUs that
- * run meanwhile: a page about to be translated must not be writable through another vCPU's TLB, and
- * nobody may be in translated code when everything is flushed. For both the changer asks the other
- * vCPUs (VCPU_REQ_ENGINE) and waits until each has answered or is outside of run(). A vCPU that
- * waits for the lock answers, too, so two changers cannot wait for each other.
  */
-enum { CODE_BYTES_DEFAULT = 64 << 20, SPINS = 256 };
+enum { CODE_BYTES_DEFAULT = 256 << 20 };
 
 /* ---- threads ---- */
 
-/* %gs of the calling thread points at its vCPU. Signals stay blocked on vCPU threads that run
+/* %gs of the calling thread points into its vCPU. Signals stay blocked on vCPU threads that run
  * translated code: the guest's stack pointer is in RSP, so no handler may run there. */
 static void bind_thread(struct soft_cpu *c)
 {
@@ -45,146 +38,10 @@ static void bind_thread(struct soft_cpu *c)
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	if (host_has_fsgsbase())
-		__asm__ volatile("wrgsbase %0" ::"r"(c));
+		__asm__ volatile("wrgsbase %0" ::"r"((char *)c + BT_GS));
 	else
-		syscall(SYS_arch_prctl, ARCH_SET_GS, c);
+		syscall(SYS_arch_prctl, ARCH_SET_GS, (char *)c + BT_GS);
 	bound = c;
-}
-
-/* ---- requests between vCPUs ---- */
-
-static void forget_writes_to_code(struct soft_cpu *c)
-{
-	for (unsigned k = 0; k < MMU_CLASS_NR; k++)
-		for (unsigned n = 0; n < TLB_ENTRIES; n++)
-			if (bt_has_code(c->translator, c->tlb.data[k][n].gpa))
-				c->tlb.data[k][n].write = tlb_empty_tag(n);
-}
-
-/*
- * One turn of waiting for another vCPU, the turn'th: a few are spun, for one that runs answers soon; then the
- * processor is given up, for on a busy host the other may be waiting for that very processor.
- */
-static void wait_a_turn(unsigned turn)
-{
-	if (turn < SPINS)
-		__builtin_ia32_pause();
-	else
-		sched_yield();
-}
-
-/* Sees to a request if there is one. Returns whether there was. */
-static bool answer(struct soft_cpu *c)
-{
-	if (!(atomic_load(&c->vcpu.requests) & VCPU_REQ_ENGINE))
-		return false;
-	vcpu_unrequest(&c->vcpu, VCPU_REQ_ENGINE);
-	forget_writes_to_code(c);
-	atomic_fetch_add(&c->bt.acked, 1);
-	return true;
-}
-
-void bt_take_request(struct soft_cpu *c)
-{
-	const struct bt *bt = c->translator;
-
-	if (!answer(c))
-		return;
-	/*
-	 * A flush of everything may be going on, and must be over before this vCPU runs translations again.
-	 * Not by waiting for the lock: who holds it next may ask again, and waits for this vCPU's answer.
-	 */
-	for (unsigned turn = 0; atomic_load(&bt->flushing) && bt->flusher != c; turn++)
-		if (!answer(c))
-			wait_a_turn(turn);
-}
-
-static void lock(struct soft_cpu *c)
-{
-	for (unsigned turn = 0; pthread_mutex_trylock(&c->translator->lock) != 0; turn++) {
-		bt_take_request(c);
-		wait_a_turn(turn);
-	}
-}
-
-static void unlock(struct soft_cpu *c)
-{
-	pthread_mutex_unlock(&c->translator->lock);
-}
-
-/* Waits until every other vCPU has seen to its request or is not in run(). The lock is held. */
-static void ask_others(struct soft_cpu *c)
-{
-	struct bt *bt = c->translator;
-
-	for (unsigned n = 0; n < bt->cpu_count; n++) {
-		struct soft_cpu *o = bt->cpus[n];
-		if (o == c)
-			continue;
-		uint32_t before = atomic_load(&o->bt.acked);
-		vcpu_request(&o->vcpu, VCPU_REQ_ENGINE);
-		for (unsigned turn = 0;
-		     atomic_load(&o->in_run) && atomic_load(&o->bt.acked) == before; turn++)
-			wait_a_turn(turn);
-	}
-}
-
-static void flush_all(struct soft_cpu *c)
-{
-	struct bt *bt = c->translator;
-
-	bt->flusher = c;
-	atomic_store(&bt->flushing, true);
-	ask_others(c);
-	bt_cache_flush(bt);
-	atomic_fetch_add(&bt->flushes, 1);
-	atomic_store(&bt->flushing, false);
-}
-
-/* From now on stores to the page at gpa are announced by bt_note_write. */
-static void mark_page(struct soft_cpu *c, uint64_t gpa)
-{
-	struct bt *bt = c->translator;
-	uint64_t page = gpa >> MEM_PAGE_SHIFT;
-
-	if (atomic_load(&bt->marked[page]))
-		return;
-	atomic_store(&bt->marked[page], 1);
-	tlb_forbid_writes(&c->tlb, gpa);
-	ask_others(c);
-}
-
-bool bt_page_has_code(const struct soft_cpu *c, uint64_t gpa)
-{
-	return bt_has_code(c->translator, gpa);
-}
-
-void bt_note_write(struct soft_cpu *c, uint64_t gpa, unsigned len)
-{
-	if (!bt_has_code(c->translator, gpa))
-		return;
-	lock(c);
-	if (bt_invalidate(c->translator, gpa, len))
-		c->break_block = true;
-	unlock(c);
-}
-
-/* Writes to guest memory that no vCPU makes: DMA, loaders, debuggers. */
-static void memory_written(void *opaque, uint64_t gpa, uint64_t len)
-{
-	struct bt *bt = opaque;
-	uint64_t end = gpa + len;
-
-	while (gpa < end && gpa >> MEM_PAGE_SHIFT < bt->gpa_pages) {
-		uint64_t next = (gpa & PAGE_MASK) + MEM_PAGE_BYTES;
-		uint64_t n = (next < end ? next : end) - gpa;
-		if (bt_has_code(bt, gpa)) {
-			pthread_mutex_lock(&bt->lock);
-			bt_invalidate(bt, gpa, (unsigned)n);
-			pthread_mutex_unlock(&bt->lock);
-		}
-		gpa = next;
-	}
 }
 
 /* ---- which code page is where ---- */
@@ -214,9 +71,10 @@ static void set_page_id(struct soft_cpu *c, uint64_t gva, uint32_t id, bool glob
 	unsigned slot = k->mode * BT_CODE_PAGES + (gva >> MEM_PAGE_SHIFT) % BT_CODE_PAGES;
 
 	(&k->page_id[0][0])[slot] = id;
+	bt_note_use(c->translator, id);
 	if (!global) {
 		if (k->fills < BT_FILLED_MAX)
-			k->filled[k->fills] = (uint16_t)slot;
+			k->filled[k->fills] = slot;
 		k->fills++;
 	}
 }
@@ -264,6 +122,10 @@ static uint16_t mode_key(const struct soft_cpu *c)
 		    (s->xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX))
 			key |= MODE_KEY_AVX;
 	}
+	const uint8_t *x = s->xsave.bytes;
+	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (x[XSAVE_FCW] & 0x3f) == 0x3f &&
+	    !(x[XSAVE_FSW] & 0x80))
+		key |= MODE_KEY_X87;
 	return key;
 }
 
@@ -277,20 +139,20 @@ static void find_mode(struct soft_cpu *c)
 		return;
 	/* Without the lock first: keys are only added, but for a flush, when nobody is here. */
 	for (unsigned n = 0; n < BT_MODES; n++) {
-		if (c->translator->mode_keys[n] == key) {
+		if (__atomic_load_n(&c->translator->mode_keys[n], __ATOMIC_RELAXED) == key) {
 			c->bt.mode = (uint8_t)n;
 			return;
 		}
 	}
-	lock(c);
+	bt_lock(c);
 	unsigned mode = bt_mode_index(c->translator, key);
 	if (mode == BT_MODES) {
-		flush_all(c);
+		bt_flush_all(c->translator, c);
 		mode = bt_mode_index(c->translator, key);
 	}
 	c->bt.mode = (uint8_t)mode;
 	c->bt.mode_known = true;
-	unlock(c);
+	bt_unlock(c);
 }
 
 /* ---- finding blocks ---- */
@@ -337,7 +199,7 @@ static bool plain_code(struct soft_cpu *c, uint64_t gpa)
 	enum mem_kind kind;
 
 	return gpa >> MEM_PAGE_SHIFT < c->translator->gpa_pages &&
-	       mem_page(c->mem, gpa & PAGE_MASK, &kind) != NULL;
+	       mem_page(c->mem, gpa & PAGE_MASK, false, &kind) != NULL;
 }
 
 static bool fetch(struct soft_cpu *c, struct code_at *at, unsigned n, uint64_t gva)
@@ -352,16 +214,58 @@ static bool fetch(struct soft_cpu *c, struct code_at *at, unsigned n, uint64_t g
 
 static uint32_t page_at(struct soft_cpu *c, const struct code_at *at, unsigned n)
 {
+	struct bt *bt = c->translator;
 	uint64_t gva = (at->rip & PAGE_MASK) + n * MEM_PAGE_BYTES;
-	uint32_t id = bt_page_id(c->translator, gva, at->gpa[n], c->bt.mode);
+	uint32_t id = bt_page_find(bt, gva, at->gpa[n], c->bt.mode);
 
+	if (!id)
+		id = bt_rebase(c, gva, at->gpa[n], c->bt.mode);
+	if (!id)
+		id = bt_page_new(bt, gva, at->gpa[n], c->bt.mode);
 	if (id)
 		set_page_id(c, gva, id, at->global[n]);
 	return id;
 }
 
+/* Translates what is at a place where there is no block; the lock is held, and let go meanwhile. *full: the
+ * cache has to be flushed first. NULL otherwise: interpret, or look again after a flush. */
+static struct bt_block *make(struct soft_cpu *c, const struct code_at *at, const uint32_t page[2],
+			     bool plain, bool *full)
+{
+	struct bt *bt = c->translator;
+	const uint32_t flushes = atomic_load(&bt->flushes);
+	struct bt_block *b = NULL, *other;
+
+	if (bt_begin_making(c, at->gpa)) {
+		bt_unlock(c);
+		b = page[1] ? bt_translate_across(bt, c, page, at->rip, plain, at->hva, full)
+			    : bt_translate(bt, c, page[0], at->rip, plain, at->hva[0], full);
+		bt_lock(c);
+	}
+	bt_end_making(c);
+	if (flushes != atomic_load(&bt->flushes)) {
+		*full = false;
+		return NULL;
+	}
+	if (!b)
+		return NULL;
+	other = bt_block_find(bt, page[0], at->rip & ~PAGE_MASK, plain);
+	if (c->bt.stale || other) {
+		bt_untranslate(c);
+		return c->bt.stale ? NULL : other;
+	}
+	*full = !bt_block_publish(bt, c->bt.arena, b);
+	if (*full)
+		return NULL;
+	bt_link_known(bt, b);
+	bt_list_template(bt, b);
+	bt_tell_perf(bt, b);
+	return b;
+}
+
 /* One attempt; *full: the cache has to be flushed first. NULL otherwise: interpret. */
-static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at, bool *full)
+static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at, bool plain,
+				  bool *full)
 {
 	struct bt *bt = c->translator;
 	bool across = at->gpa[1] != UINT64_MAX;
@@ -370,18 +274,38 @@ static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at, 
 	*full = !page[0] || (across && !page[1]);
 	if (*full)
 		return NULL;
-	struct bt_block *b = bt_block_find(bt, page[0], at->rip & ~PAGE_MASK);
+	struct bt_block *b = bt_block_find(bt, page[0], at->rip & ~PAGE_MASK, plain);
 	if (b && b->page2 && across && b->page2 != page[1]) {
 		bt_block_kill(bt, b); /* the second page is another one now */
 		b = NULL;
 	}
 	if (b)
 		return b;
-	mark_page(c, at->gpa[0]);
+	*full = !bt_arena_ready(bt, c->bt.arena);
+	if (*full)
+		return NULL;
+	/* What can be copied is guarded already. */
 	if (!across)
-		return bt_translate(bt, c, page[0], at->rip, at->hva[0], full);
-	mark_page(c, at->gpa[1]);
-	return bt_translate_across(bt, c, page, at->rip, at->hva, full);
+		b = bt_copy(bt, c->bt.arena, page[0], at->rip & ~PAGE_MASK, plain);
+	return b ? b : make(c, at, page, plain, full);
+}
+
+/* The block at s.rip where all is there already: without the lock. NULL: it has to be taken. */
+static const void *find_made(struct soft_cpu *c, const struct code_at *at)
+{
+	struct bt *bt = c->translator;
+	const uint64_t gva = at->rip & PAGE_MASK;
+	const uint32_t id = bt_page_find(bt, gva, at->gpa[0], c->bt.mode);
+	struct bt_block *b = id ? bt_block_find(bt, id, at->rip & ~PAGE_MASK, false) : NULL;
+
+	if (!b || b->dead || b->page2 || !bt_entry_made(b, ENTRY_JUMP))
+		return NULL;
+	const void *where = bt_entry_made(b, ENTRY_PARKED);
+	if (!where)
+		return NULL;
+	set_page_id(c, gva, id, at->global[0]);
+	remember(c, b, at->rip, where);
+	return where;
 }
 
 /* Where to enter for s.rip, by the cache or a new translation; NULL: interpret, or look again. */
@@ -394,25 +318,28 @@ static const void *find_slowly(struct soft_cpu *c, const struct code_at *at, boo
 	const void *where = NULL;
 	bool full = false;
 
-	lock(c);
+	bt_lock(c);
 	struct bt_exit *x = k->exit; /* a flush while waiting has cleared it */
+	bool plain = link && x && x->plain;
 	if (k->mode_known)
-		b = find_once(c, at, &full);
+		b = find_once(c, at, plain, &full);
 	if (full)
-		flush_all(c);
+		bt_flush_all(bt, c);
+	x = k->exit; /* likewise */
 	if (b)
 		where = bt_entry(bt, b, ENTRY_PARKED);
 	if (where) {
 		if (link && x)
 			bt_link(bt, x, b);
-		remember(c, b, at->rip, where);
+		if (!plain)
+			remember(c, b, at->rip, where);
 	}
 	/* The page's last bytes are not a whole instruction, or are known to be the begin of one
 	 * whose second page may not be where it was. */
 	*across = !full && k->mode_known && (!b || b->page2) && at->gpa[1] == UINT64_MAX &&
 		  (at->rip & ~PAGE_MASK) > MEM_PAGE_BYTES - 15;
 	k->exit = *across ? k->exit : NULL;
-	unlock(c);
+	bt_unlock(c);
 	return where;
 }
 
@@ -444,7 +371,10 @@ static const void *find_entry(struct soft_cpu *c)
 	bool across = false;
 	if (!fetch(c, &at, 0, rip))
 		return NULL;
-	const void *where = find_slowly(c, &at, link, &across);
+	const void *where = link ? NULL : find_made(c, &at);
+	if (where)
+		return where;
+	where = find_slowly(c, &at, link, &across);
 	if (across) {
 		if (!fetch(c, &at, 1, (rip & PAGE_MASK) + MEM_PAGE_BYTES))
 			return NULL;
@@ -458,6 +388,7 @@ void bt_run(struct soft_cpu *c)
 	struct bt *bt = c->translator;
 
 	bind_thread(c);
+	bt_writes_done(c);
 	if (!c->bt.mode_known)
 		find_mode(c);
 	if (!c->bt.runnable || (c->mode == MODE_64 && !cpu_is_canonical(c->s.rip))) {
@@ -465,7 +396,11 @@ void bt_run(struct soft_cpu *c)
 		interp_run_block(c);
 		return;
 	}
-	if (bt->stress.on && bt_stress_interprets(bt)) {
+	/* User code looks for any request at all, and so would come back at once from one for an
+	 * interrupt that IF holds up, which only I/O privilege makes possible there. */
+	const bool held_up = c->cpl == 3 && !(c->s.rflags & FLAG_IF) &&
+			     atomic_load(&c->vcpu.requests) & VCPU_REQ_IRQ;
+	if (held_up || (bt->stress.on && bt_stress_interprets(bt))) {
 		c->bt.exit = NULL;
 		interp_run_block(c);
 		return;
@@ -507,6 +442,7 @@ static bool interpret(struct soft_cpu *c, const struct insn *i)
 	c->next_rip = next;
 	c->break_block = false;
 	i->fn(c, i);
+	bt_writes_done(c);
 	c->s.rip = c->next_rip;
 	/* Inside of a block nothing is let in before the instruction after STI (translate.c); with
 	 * an interrupt waiting, leave, so that it comes right after that instruction. */
@@ -531,7 +467,10 @@ static const void *next_block(struct soft_cpu *c)
 		return NULL;
 	if (!c->bt.mode_known)
 		find_mode(c);
-	return c->bt.runnable ? find_known(c, c->s.rip) : NULL;
+	if (!c->bt.runnable)
+		return NULL;
+	c->s.rflags &= ~FLAG_RF;
+	return find_known(c, c->s.rip);
 }
 
 const void *bt_helper(struct soft_cpu *c, const struct insn *i)
@@ -542,6 +481,20 @@ const void *bt_helper(struct soft_cpu *c, const struct insn *i)
 	if (interpret(c, i))
 		return (const void *)c->bt.resume;
 	return flushes == atomic_load(&c->translator->flushes) ? next_block(c) : NULL;
+}
+
+/* The instruction of an access, decoded once for each translation of it. */
+static const struct insn *slow_insn(struct soft_cpu *c, const struct bt_access *a, uint32_t flushes)
+{
+	unsigned slot = (unsigned)((uintptr_t)a / 16 % BT_SLOW);
+
+	if (c->bt.slow[slot].access != a || c->bt.slow[slot].flushes != flushes) {
+		c->bt.slow[slot].access = NULL;
+		c->bt.slow[slot].insn = *block_find_one(c)->insn; /* may raise */
+		c->bt.slow[slot].access = a;
+		c->bt.slow[slot].flushes = flushes;
+	}
+	return &c->bt.slow[slot].insn;
 }
 
 const void *bt_slow(struct soft_cpu *c, uint64_t gva, const struct bt_access *a)
@@ -562,10 +515,10 @@ const void *bt_slow(struct soft_cpu *c, uint64_t gva, const struct bt_access *a)
 		    flushes == atomic_load(&c->translator->flushes))
 			return (const uint8_t *)a + a->retry;
 	}
-	const struct block *one = block_find_one(c);
+	const struct insn *insn = slow_insn(c, a, flushes);
 	const uint8_t *done = (const uint8_t *)a + a->done;
 	bool goes_on = a->done;
-	return interpret(c, one->insn) && goes_on ? done : NULL;
+	return interpret(c, insn) && goes_on ? done : NULL;
 }
 
 /* ---- the engine ---- */
@@ -601,8 +554,14 @@ static int bt_create(const struct engine_config *config, struct engine **out, st
 		bt_destroy(e);
 		return error_set(err, -ENOMEM, "bt: out of memory");
 	}
-	pthread_mutex_init(&bt->lock, NULL);
+	/* It is held for moments: who has to wait spins first. */
+	pthread_mutexattr_t attr;
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+	pthread_mutex_init(&bt->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
 	bt->has_avx = hostexec_supports(ZYDIS_ISA_SET_AVX);
+	bt->has_bmi2 = hostexec_supports(ZYDIS_ISA_SET_BMI2);
 	r = bt_stress_init(bt, err);
 	if (r < 0) {
 		bt_destroy(e);
@@ -625,7 +584,7 @@ static int bt_create(const struct engine_config *config, struct engine **out, st
 		bt_destroy(e);
 		return r;
 	}
-	mem_set_listener(config->mem, memory_written, bt);
+	mem_set_listener(config->mem, bt_memory_written, bt);
 	*out = e;
 	return 0;
 }
@@ -642,6 +601,9 @@ static int bt_vcpu_create(struct engine *e, unsigned index, const struct vcpu_bo
 		return r;
 	struct soft_cpu *c = (struct soft_cpu *)*out;
 	__asm__("stmxcsr %0" : "=m"(c->bt.host_mxcsr));
+	c->bt.arena = bt_arena_create(bt, bt->cpu_count);
+	if (!c->bt.arena)
+		return error_set(err, -ENOMEM, "bt: out of memory");
 	bt_cpu_reset(bt, c);
 	pthread_mutex_lock(&bt->lock);
 	bt->cpus[bt->cpu_count++] = c;

@@ -20,8 +20,10 @@
  *   - guest general registers are in the host registers of the same numbers, RSP too, except R10
  *     and R11, which live in soft_cpu.s.gpr and whose host registers are the translator's own
  *     (T_INDEX, T_ADDR);
- *   - %gs points at the vCPU's struct soft_cpu;
- *   - vector registers and MXCSR are the guest's if bt.vec_loaded, else nobody's;
+ *   - %gs points at the vCPU's TLB for user accesses, inside of struct soft_cpu, so that the most
+ *     frequent operands there have short encodings;
+ *   - vector registers and MXCSR are the guest's if bt.loaded is not LOADED_NONE, x87 and MMX
+ *     registers if it is LOADED_X87; else they are nobody's;
  *   - arithmetic flags are in the host's flags (FLAGS_HOST) or parked in bt.flags (FLAGS_PARKED);
  *     which of the two holds at a point in the code is known when it is translated. Memory accesses
  *     need the host's flags for themselves, so flags still wanted are parked before one.
@@ -29,8 +31,10 @@
  * One thing is less precise than on the processor: flags that the code ahead overwrites before
  * anything reads them need not be right when a fault comes in between. The handler sees others in
  * the saved RFLAGS; the program, when it goes on at the faulting instruction, sees none of it.
+ * Nor are x87's last-instruction pointers kept by copied instructions, which run only while all x87
+ * exceptions are masked: they read as zero.
  *
- * What is not copied (x87, system instructions, ...) calls the interpreter's handler for that one
+ * What is not copied (system instructions, ...) calls the interpreter's handler for that one
  * instruction ("helper"), between two thunks that carry the registers to struct cpu_state and back.
  *
  * A block is a run of guest instructions within one page with one entry and several exits. Blocks
@@ -50,6 +54,9 @@ enum {
 	T_INDEX = 10,
 };
 
+/* What of the guest's vector and x87 state is in the host's registers (bt.loaded). */
+enum { LOADED_NONE = 0, LOADED_VEC = 1, LOADED_X87 = 3 /* and the vectors */ };
+
 enum flags_at { FLAGS_DEAD, FLAGS_HOST, FLAGS_PARKED, FLAGS_BOTH };
 
 /* A translation mode: everything outside the code's bytes that its translation depends on. */
@@ -65,6 +72,7 @@ enum {
 	MODE_KEY_SMAP = 256, /* CR4.SMAP at CPL 0: STAC and CLAC change the class */
 	MODE_KEY_TSD = 512,  /* RDTSC is not allowed */
 	MODE_KEY_VALID = 1024,
+	MODE_KEY_X87 = 4096, /* x87 may be used, masks everything, and nothing is pending */
 };
 
 struct bt_block;
@@ -76,6 +84,10 @@ struct bt_exit {
 	uint8_t mode;	/* in which mode */
 	uint8_t flags;	/* enum flags_at when it is taken */
 	bool linked;
+	bool plain;	 /* to the plain variant */
+	bool was_linked; /* the exit it was copied from is, within the page */
+	bool loops;	 /* back into its own block, where the loop begins */
+	bool asleep; /* linked, but `to` is at another address now (rebase.c): leads to its stub */
 	uint8_t *jump;	  /* the 4-byte distance, writable view */
 	const void *stub; /* where it leads while it is not linked */
 	struct bt_block *from, *to;
@@ -93,6 +105,23 @@ enum bt_entry_kind {
 	ENTRY_NR
 };
 
+/* A place in a block's code with a value that is another in a copy (relocate.c). */
+enum reloc_kind {
+	RELOC_RIP,	   /* 64 bits: a guest address */
+	RELOC_THUNK,	   /* 32 bits: the distance to a thunk */
+	RELOC_HOT_TO_COLD, /* 32 bits: a distance */
+	RELOC_COLD_TO_HOT,
+	RELOC_HOT_ADDRESS, /* 64 bits: a host address in the hot part */
+	RELOC_EXIT,	   /* 64 bits: of a struct bt_exit of the block */
+	RELOC_EXIT_INDEX,  /* 32 bits: its index */
+	RELOC_TLB,	   /* 32 bits: where a guest address is in the TLB for user accesses */
+};
+struct reloc {
+	uint8_t kind;
+	uint8_t cold; /* in the cold part */
+	uint16_t at;  /* offset there */
+};
+
 struct bt_block {
 	uint32_t page;	 /* id */
 	uint16_t offset; /* in the page */
@@ -100,30 +129,40 @@ struct bt_block {
 	uint8_t mode;
 	uint8_t flags; /* what the main entry wants: FLAGS_DEAD (nothing), HOST or PARKED */
 	bool dead;     /* invalidated */
-	/* Of a block of one instruction that runs over the page's end: the id of the second page,
+	bool plain;    /* shares no probes; entered only from its other variant (span.c) */
+	/* Of a block whose first instruction runs over the page's end: the id of the second page,
 	 * and the entry in that page's list, which stands for the block itself. */
 	uint32_t page2;
 	struct bt_block *owner;
 	const void *main;
 	const void *entry[ENTRY_NR];
 	struct bt_exit *exits, *in;
+	/* For copies: the parts, and where the values are that change; relocs is 0 if it cannot be
+	 * copied. */
+	const void *cold;
+	uint16_t hot_bytes, cold_bytes, relocs, exit_nr;
+	uint16_t loop; /* where in it the loop begins, after the look-ups (loop.c); 0: nowhere */
+	uint32_t first_exit; /* its exits are neighbours in bt.exits */
+	const struct reloc *reloc;
+	struct bt_block *next_template;
 	struct bt_block *next_hash;
 	struct bt_block *next_in_gpa_page;
+	struct bt_block *next_in_page; /* of bt_page.blocks */
 };
 
 struct bt_page {
 	uint64_t gva, gpa; /* of the page */
 	uint8_t mode;
-	uint32_t next_hash; /* id, 0: none */
+	uint32_t next_hash;	 /* id, 0: none */
+	struct bt_block *blocks; /* with bytes in it, also dead ones */
+	uint32_t next_alias;	 /* the next in the ring of those with this gpa and mode */
+	uint32_t used;		 /* bt.page_clock when it was last looked up */
 };
 
 enum {
 	BT_CPUS_MAX = 256,
-	BT_PAGES_MAX = 1 << 16,
-	BT_BLOCKS_MAX = 1 << 19,
-	BT_EXITS_MAX = 1 << 20,
 	BT_HASH = 1 << 18,
-	BT_INSNS_MAX = 1 << 18
+	BT_BLOCK_HASH = 1 << 20,
 };
 
 /* Thunks: hand-made code at the front of code memory. */
@@ -134,7 +173,10 @@ struct bt_thunks {
 	const void *leave_link; /* with r10 = struct bt_exit, flags parked */
 	const void *slow;	/* a memory access that missed: r11 = gva, r10 = struct bt_access */
 	const void *helper;	/* r10 = struct insn, r11 = rip, bt.resume = where to go on */
-	const void *load_vec;	/* loads vector state; bt.resume = where to go on */
+	/* Load vector state, or x87 and vector state, where none is loaded; bt.resume = where to go
+	 * on. They leave the flags alone. */
+	const void *load_vec, *load_x87;
+	const void *reload_x87; /* x87 and vector state, whatever is loaded; clobbers flags */
 	const void *no_jump;	/* what empty slots of jump[] hold: r11 = rip */
 };
 
@@ -149,59 +191,92 @@ struct bt_access {
 	uint8_t unaligned; /* address bits that raise #GP, before any #PF */
 };
 
+/* Code of a page is or is about to be translated, so no vCPU may find a new way to write to it without
+ * telling; or, once all have been asked, none has a way. */
+enum bt_mark { BT_UNMARKED, BT_MARKED, BT_GUARDED };
+
 struct bt_stress {
 	bool on; /* one of the two */
 	bool interrupts, switching;
 	_Atomic uint64_t lots;
 };
 
+/*
+ * What a vCPU makes translations in: pieces of the cache's memory and arrays that are its own, so that
+ * it needs no lock for it (arena.c). Of the code, what lies from `used` up to `bytes`.
+ */
+struct bt_arena {
+	struct code_mem hot, cold;
+	struct bt_piece {
+		uint32_t next, end;
+	} blocks, exits, insns;
+	struct trans *trans;
+};
+
+/*
+ * Who changes the tables holds the lock. Without it, by a vCPU in run() that is not aside (share.c): pages
+ * and blocks are looked up, for those are only added and unlisted, not taken back, but by a flush; and
+ * blocks are translated, which are nobody else's until they are published.
+ */
 struct bt {
 	pthread_mutex_t lock; /* all below but what says otherwise; never held while a guest runs */
-	struct code_mem code;
+	struct code_mem code; /* all of it */
+	/* Parts of it: what is run all the time, and what is run now and then. */
+	struct code_mem hot, cold;
 	size_t thunk_bytes;
 	struct bt_thunks thunks;
-	uint16_t mode_keys[BT_MODES];
+	uint16_t mode_keys[BT_MODES]; /* added without the lock */
 
+	/* How many there may be of each: what is known of the code has its part of the cache's size,
+	 * in proportion (cache.c). */
+	uint32_t pages_max, blocks_max, exits_max, insns_max;
 	struct bt_page *pages;
-	uint32_t page_count;
+	uint32_t page_count, page_clock;
 	uint32_t *page_hash;
 	struct bt_block *blocks;
 	uint32_t block_count;
 	struct bt_block **block_hash;
+	struct bt_block **templates; /* by guest-physical address (relocate.c) */
 	struct bt_exit *exits;
 	uint32_t exit_count;
 	struct insn *insns; /* of helpers */
 	uint32_t insn_count;
+	struct bt_arena *arenas; /* by vCPU; of the counts above, what these have taken */
+	struct code_mem links;	 /* the piece of `hot` that entries are made in */
 
 	struct bt_block **gpa_page; /* by guest-physical page number: blocks with bytes in it */
 	uint64_t gpa_pages;
 
-	/* One byte a guest-physical page: code of it is or is about to be translated, so no vCPU may
-	 * have a way to write to it without asking. */
+	/* One byte a guest-physical page, enum bt_mark. */
 	_Atomic uint8_t *marked;
 
 	struct soft_cpu *cpus[BT_CPUS_MAX];
 	unsigned cpu_count;
-	uint64_t translated_insns;
 	_Atomic uint32_t flushes; /* of everything */
 	_Atomic bool flushing;
-	struct soft_cpu *flusher;
-	bool has_avx;
+	bool has_avx, has_bmi2;
 	struct bt_stress stress;
 	FILE *perf_map; /* with --perf-map */
 };
 
 /* ---- translate.c ---- */
 
-/* Translates the block at rip, whose page is mapped at hva; the lock is held. NULL when its first
- * instruction cannot be translated or there is no room (bt->full is then set). */
+/* Translates the block at rip, whose page is mapped at hva, in the vCPU's arena, where there is room
+ * (bt_arena_ready); the lock need not be held. NULL when its first instruction cannot be translated or
+ * there is no room after all (*full is then set), and nothing has been taken. */
 struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, uint64_t rip,
-			      const uint8_t *hva_page, bool *full);
-/* The same for one instruction that goes on in a second page. */
+			      bool plain, const uint8_t *hva_page, bool *full);
+/* The same where the first instruction goes on in a second page. */
 struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const uint32_t page[2],
-				     uint64_t rip, const uint8_t *const hva_page[2], bool *full);
+				     uint64_t rip, bool plain, const uint8_t *const hva_page[2],
+				     bool *full);
+/* Gives back what the vCPU's last translation took, which is not published. */
+void bt_untranslate(struct soft_cpu *c);
 
-/* Index of a mode, given a place if there is one; BT_MODES: none left. The lock is held. */
+/* A line for --perf-map; the lock is held. */
+void bt_tell_perf(struct bt *bt, const struct bt_block *b);
+
+/* Index of a mode, given a place if there is one; BT_MODES: none left. */
 unsigned bt_mode_index(struct bt *bt, uint16_t key);
 
 /* ---- cache.c ---- */
@@ -209,19 +284,37 @@ unsigned bt_mode_index(struct bt *bt, uint16_t key);
 int bt_cache_create(struct bt *bt, struct mem *mem, size_t code_bytes, struct error *err);
 void bt_cache_destroy(struct bt *bt);
 void bt_cache_flush(struct bt *bt);
+/* After a flush: gives the host what the cache has taken of its memory. */
+void bt_cache_shrink(struct bt *bt);
 void bt_cpu_reset(struct bt *bt, struct soft_cpu *c);
-uint32_t bt_page_id(struct bt *bt, uint64_t gva, uint64_t gpa, unsigned mode);
-struct bt_block *bt_block_find(struct bt *bt, uint32_t page, unsigned offset);
-struct bt_block *bt_block_new(struct bt *bt, uint32_t page, unsigned offset);
-/* False when there is no room (for a block across pages). */
-bool bt_block_publish(struct bt *bt, struct bt_block *b);
+/* The page's id, or 0; the lock need not be held. */
+uint32_t bt_page_find(struct bt *bt, uint64_t gva, uint64_t gpa, unsigned mode);
+/* Some page with blocks at this gpa, in this mode, one of the ring; or 0. */
+uint32_t bt_page_alias(const struct bt *bt, uint64_t gpa, unsigned mode);
+/* Gives it one. 0: no room. */
+uint32_t bt_page_new(struct bt *bt, uint64_t gva, uint64_t gpa, unsigned mode);
+/* The page's code is elsewhere from now on. */
+void bt_page_move(struct bt *bt, uint32_t id, uint64_t gva);
+/* The lock need not be held; without it, the block may be dead by now. */
+struct bt_block *bt_block_find(struct bt *bt, uint32_t page, unsigned offset, bool plain);
+struct bt_block *bt_block_new(struct bt *bt, struct bt_arena *a, uint32_t page, unsigned offset);
+/* From now on others find it. False when there is no room (for a block across pages). */
+bool bt_block_publish(struct bt *bt, struct bt_arena *a, struct bt_block *b);
 void bt_block_kill(struct bt *bt, struct bt_block *b);
 /* cmp page_id[...], id: is the code page mapped where it was? */
 void bt_emit_page_check(struct bt *bt, struct emit *e, uint32_t page);
-struct bt_exit *bt_exit_new(struct bt *bt, struct bt_block *from);
+struct bt_exit *bt_exit_new(struct bt *bt, struct bt_arena *a, struct bt_block *from);
 /* Makes a direct exit go straight to a block. */
 void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to);
+/* Makes a linked exit right again after one of its ends has moved. */
+void bt_settle_link(struct bt *bt, struct bt_exit *x);
+/* The same for the entries of a block that has moved. */
+void bt_settle_entries(struct bt *bt, struct bt_block *b);
+/* The exits of a new block that lead to blocks of its own page. */
+void bt_link_known(struct bt *bt, struct bt_block *b);
 const void *bt_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind);
+/* The same where it is there already, NULL where not; the lock need not be held. */
+const void *bt_entry_made(const struct bt_block *b, enum bt_entry_kind kind);
 /* Forgets the blocks with bytes in [gpa, gpa + len); true if there were any. */
 bool bt_invalidate(struct bt *bt, uint64_t gpa, unsigned len);
 static inline bool bt_has_code(const struct bt *bt, uint64_t gpa)
@@ -230,8 +323,70 @@ static inline bool bt_has_code(const struct bt *bt, uint64_t gpa)
 
 	return page < bt->gpa_pages && atomic_load(&bt->marked[page]);
 }
-struct emit bt_emit_begin(struct bt *bt, size_t most);
-const void *bt_emit_end(struct bt *bt, struct emit *e);
+struct emit bt_emit_begin(struct code_mem *part, size_t most);
+const void *bt_emit_end(struct code_mem *part, struct emit *e);
+
+/* ---- arena.c ---- */
+
+int bt_arenas_create(struct bt *bt, struct error *err);
+/* The index'th vCPU's; NULL: out of memory. */
+struct bt_arena *bt_arena_create(struct bt *bt, unsigned index);
+void bt_arenas_destroy(struct bt *bt);
+/* A flush: what it has is no longer its own. */
+void bt_arena_reset(struct bt_arena *a);
+/* Sees to it that there is room for one more block; false: the cache is full. */
+bool bt_arena_ready(struct bt *bt, struct bt_arena *a);
+/* Room for another entry in bt.links; false: the cache is full. */
+bool bt_links_ready(struct bt *bt, size_t bytes);
+
+/* ---- share.c ---- */
+
+/* Waits for the lock. Where a flush came in between, bt.flushes is another afterwards. */
+void bt_lock(struct soft_cpu *c);
+void bt_unlock(struct soft_cpu *c);
+/* Forgets all translations; the lock is held. c: who asks, or NULL. */
+void bt_flush_all(struct bt *bt, const struct soft_cpu *c);
+/*
+ * Code of the pages (the second: UINT64_MAX if there is none) is about to be read and translated by c; the
+ * lock is held, and let go meanwhile where others have to be asked. Afterwards nobody has a way to write
+ * to the pages without telling, and c->bt.stale tells, under the lock, whether somebody did. False: there
+ * was a flush. Ends with bt_end_making, under the lock.
+ */
+bool bt_begin_making(struct soft_cpu *c, const uint64_t gpa[2]);
+void bt_end_making(struct soft_cpu *c);
+/* The vCPU is between instructions: what it wrote is written. */
+void bt_writes_done(struct soft_cpu *c);
+/* Writes to guest memory that no vCPU makes: DMA, loaders, debuggers. */
+void bt_memory_written(void *opaque, uint64_t gpa, uint64_t len);
+
+/* ---- relocate.c ---- */
+
+/* A copy of the block at this place of the guest-physical page, translated before at another
+ * address; NULL if there is none, or no room in the arena. The lock is held. */
+struct bt_block *bt_copy(struct bt *bt, struct bt_arena *a, uint32_t page, unsigned offset,
+			 bool plain);
+/* The values in a block's code that depend on its guest address, which moves by so much. */
+void bt_move_values(struct bt *bt, const struct bt_block *b, uint64_t by);
+/* The block, which has just been published, becomes a template if it can be copied. */
+void bt_list_template(struct bt *bt, struct bt_block *b);
+/* The block is stale, and so no template any more. */
+void bt_drop_template(struct bt *bt, struct bt_block *b);
+/* May blocks of the page be copied to other addresses? */
+bool bt_may_move(const struct bt *bt, uint32_t page);
+/* The same, to and from this address. */
+bool bt_may_move_to(const struct bt *bt, uint64_t gva, unsigned mode);
+
+/* ---- rebase.c ---- */
+
+/* The id of a code page that is new at this address, whose blocks have been another's; 0: none is to
+ * spare. The lock is held. */
+uint32_t bt_rebase(struct soft_cpu *c, uint64_t gva, uint64_t gpa, unsigned mode);
+/* The page is one that is needed now; the lock need not be held. */
+static inline void bt_note_use(struct bt *bt, uint32_t page)
+{
+	if (bt->cpu_count == 1) /* of several nothing moves */
+		bt->pages[page].used = ++bt->page_clock;
+}
 
 /* ---- stress.c: asked only where stress.on ---- */
 
@@ -255,7 +410,9 @@ void emit_unpark(struct emit *e);
 const void *bt_slow(struct soft_cpu *c, uint64_t gva, const struct bt_access *a);
 const void *bt_helper(struct soft_cpu *c, const struct insn *i);
 
-#define OFF(FIELD) offsetof(struct soft_cpu, FIELD)
-#define OFF_GPR(N) (offsetof(struct soft_cpu, s.gpr) + 8 * (size_t)(N))
+/* What %gs:0 is, and fields from there; the encoding has 32 signed bits. */
+#define BT_GS offsetof(struct soft_cpu, tlb.data[MMU_USER])
+#define OFF(FIELD) (offsetof(struct soft_cpu, FIELD) - BT_GS)
+#define OFF_GPR(N) (OFF(s.gpr) + 8 * (size_t)(N))
 
 #endif

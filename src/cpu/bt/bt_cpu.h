@@ -5,35 +5,42 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cpu/decode/insn.h"
+
 /*
  * What translated code keeps for one vCPU beside its architectural state; part of struct soft_cpu,
  * reached through %gs at fixed offsets (bt.h explains).
  */
 enum {
-	BT_MODES = 8,	      /* translation modes in use at a time */
-	BT_CODE_PAGES = 4096, /* slots of page_id, a mode */
-	BT_JUMPS = 8192,      /* slots of jump, a mode */
-	BT_FILLED_MAX = 512,
-	BT_LOOKUPS = 8192,
+	BT_MODES = 8,	       /* translation modes in use at a time */
+	BT_CODE_PAGES = 16384, /* slots of page_id, a mode */
+	BT_JUMPS = 131072,     /* slots of jump, a mode */
+	BT_FILLED_MAX = 2048,
+	BT_SPANS = 24, /* of a block */
+	BT_SLOW = 256, /* decoded instructions of slow accesses */
 };
 
 /* Slot of an indirect jump to rip; translated code computes the same (flow.c). */
 #define BT_JUMP_HASH UINT32_C(0x9e3779b1)
-enum { BT_JUMP_SHIFT = 19 };
+enum { BT_JUMP_SHIFT = 15 };
 static inline unsigned bt_jump_slot(uint64_t rip)
 {
 	return ((uint32_t)rip * BT_JUMP_HASH) >> BT_JUMP_SHIFT;
 }
 
+struct bt_access;
+struct bt_arena;
 struct bt_exit;
 struct bt_block;
 
 struct bt_cpu {
 	uint64_t host_rsp;
-	uint64_t resume;     /* where a thunk goes on in translated code */
-	uint64_t scratch;    /* the target of a CALL through memory */
-	uint32_t flags;	     /* parked arithmetic flags: AX after LAHF and SETO AL */
-	uint32_t vec_loaded; /* guest XMM and YMM registers and MXCSR are in the host's */
+	uint64_t resume;	 /* where a thunk goes on in translated code */
+	uint64_t scratch;	 /* the target of a CALL through memory */
+	uint64_t span[BT_SPANS]; /* host addresses that a block keeps (span.c) */
+	uint64_t loop_end;	 /* of the loop that is running (loop.c) */
+	uint32_t flags;		 /* parked arithmetic flags: AX after LAHF and SETO AL */
+	uint32_t loaded;	 /* LOADED_*: what is in the host's vector and x87 registers */
 	uint32_t host_mxcsr;
 	uint32_t request_mask; /* requests worth leaving for: not interrupts while IF is clear */
 	uint32_t from;	      /* index of the indirect branch run last (bt.exits), for its faults */
@@ -46,7 +53,7 @@ struct bt_cpu {
 	/* Which code page (by its id, see cache.c) is mapped at a gva now; 0: not known. */
 	uint32_t page_id[BT_MODES][BT_CODE_PAGES];
 	/* Slots of page_id filled since the last flush: mode * BT_CODE_PAGES + index. */
-	uint16_t filled[BT_FILLED_MAX];
+	uint32_t filled[BT_FILLED_MAX];
 	unsigned fills;
 
 	/* Blocks that C has entered, to enter them again without the lock. */
@@ -54,9 +61,25 @@ struct bt_cpu {
 		uint64_t rip;
 		struct bt_block *block;
 		const void *where;
-	} lookup[BT_LOOKUPS];
+	} lookup[BT_JUMPS];
 
-	_Atomic uint32_t acked; /* requests of other vCPUs seen to (bt.c) */
+	/* Instructions that the interpreter did because their operand ran over a page's end or had
+	 * no page in RAM; they will do so again. */
+	struct {
+		const struct bt_access *access;
+		uint32_t flushes; /* bt.flushes when it was decoded */
+		struct insn insn;
+	} slow[BT_SLOW];
+
+	/* What vCPUs want to know of each other (share.c). */
+	_Atomic uint32_t acked;	     /* twice the requests seen to; odd while one is */
+	_Atomic bool behind;	     /* was asked while it was out, and has not been waited for */
+	_Atomic bool aside;	     /* waits for the lock, or will take it before anything else */
+	_Atomic uint64_t making[2];  /* pages whose code is being translated, their gpa | 1 */
+	bool stale;		     /* one of them was written to meanwhile */
+	_Atomic uint64_t writing[4]; /* pages that this instruction writes to, their gpa | 1 */
+	unsigned writes;
+	struct bt_arena *arena; /* where its translations are made (arena.c) */
 
 	/* Where indirect jumps go, by the low bits of RIP: a checking entry of some block. */
 	const void *jump[BT_MODES][BT_JUMPS];

@@ -12,10 +12,12 @@
  * translated code; so a pointer to code never goes wrong, it only leads to a dead block, whose
  * entries lead back to C.
  */
+/* Shared, as the code's memory is, so that who looks at the process's maps sees the cache as one
+ * kind of memory. */
 static void *map_lazily(size_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -28,23 +30,40 @@ static void unmap(void *p, size_t bytes)
 
 int bt_cache_create(struct bt *bt, struct mem *mem, size_t code_bytes, struct error *err)
 {
-	int r = code_mem_create(&bt->code, code_bytes, err);
+	/* As cc1 and a kernel come out: a block's code is 560 bytes, what is known of it 500. */
+	const size_t known_bytes = code_bytes / 2, per_block = 500;
 
+	bt->blocks_max = (uint32_t)(known_bytes / per_block);
+	bt->exits_max = 5 * bt->blocks_max;
+	bt->insns_max = bt->blocks_max / 2;
+	bt->pages_max = bt->blocks_max / 4;
+	code_bytes = (code_bytes - known_bytes) & PAGE_MASK;
+	int r = code_mem_create(&bt->code, code_bytes, err);
 	if (r < 0)
 		return r;
+	size_t hot = code_bytes / 8 * 5 & PAGE_MASK;
+	if (hot > CODE_MEM_HUGE)
+		hot &= ~(size_t)(CODE_MEM_HUGE - 1); /* so that the other part is aligned, too */
+	bt->hot = (struct code_mem){.rw = bt->code.rw, .rx = bt->code.rx, .bytes = hot};
+	bt->cold = (struct code_mem){
+		.rw = bt->code.rw + hot, .rx = bt->code.rx + hot, .bytes = code_bytes - hot};
 	bt->gpa_pages = (MEM_HIGH_BASE + mem_high_bytes(mem)) >> MEM_PAGE_SHIFT;
-	bt->pages = map_lazily(BT_PAGES_MAX * sizeof(*bt->pages));
+	bt->pages = map_lazily(bt->pages_max * sizeof(*bt->pages));
 	bt->page_hash = map_lazily(BT_HASH * sizeof(*bt->page_hash));
-	bt->blocks = map_lazily(BT_BLOCKS_MAX * sizeof(*bt->blocks));
-	bt->block_hash = map_lazily(BT_HASH * sizeof(*bt->block_hash));
-	bt->exits = map_lazily(BT_EXITS_MAX * sizeof(*bt->exits));
-	bt->insns = map_lazily(BT_INSNS_MAX * sizeof(*bt->insns));
+	bt->blocks = map_lazily(bt->blocks_max * sizeof(*bt->blocks));
+	bt->block_hash = map_lazily(BT_BLOCK_HASH * sizeof(*bt->block_hash));
+	bt->templates = map_lazily(BT_HASH * sizeof(*bt->templates));
+	bt->exits = map_lazily(bt->exits_max * sizeof(*bt->exits));
+	bt->insns = map_lazily(bt->insns_max * sizeof(*bt->insns));
 	bt->gpa_page = map_lazily(bt->gpa_pages * sizeof(*bt->gpa_page));
 	bt->marked = map_lazily(bt->gpa_pages);
-	if (!bt->pages || !bt->page_hash || !bt->blocks || !bt->block_hash || !bt->exits ||
-	    !bt->insns || !bt->gpa_page || !bt->marked)
+	if (!bt->pages || !bt->page_hash || !bt->blocks || !bt->block_hash || !bt->templates ||
+	    !bt->exits || !bt->insns || !bt->gpa_page || !bt->marked)
 		return error_set(err, -ENOMEM, "bt: no address space for the translation cache");
 	bt->page_count = 1;
+	r = bt_arenas_create(bt, err);
+	if (r < 0)
+		return r;
 	if (bt_thunks_make(bt) < 0)
 		return error_set(err, -ENOMEM, "bt: a code cache of %zu bytes is too small",
 				 code_bytes);
@@ -53,30 +72,52 @@ int bt_cache_create(struct bt *bt, struct mem *mem, size_t code_bytes, struct er
 
 void bt_cache_destroy(struct bt *bt)
 {
+	bt_arenas_destroy(bt);
 	code_mem_destroy(&bt->code);
-	unmap(bt->pages, BT_PAGES_MAX * sizeof(*bt->pages));
+	unmap(bt->pages, bt->pages_max * sizeof(*bt->pages));
 	unmap(bt->page_hash, BT_HASH * sizeof(*bt->page_hash));
-	unmap(bt->blocks, BT_BLOCKS_MAX * sizeof(*bt->blocks));
-	unmap(bt->block_hash, BT_HASH * sizeof(*bt->block_hash));
-	unmap(bt->exits, BT_EXITS_MAX * sizeof(*bt->exits));
-	unmap(bt->insns, BT_INSNS_MAX * sizeof(*bt->insns));
+	unmap(bt->blocks, bt->blocks_max * sizeof(*bt->blocks));
+	unmap(bt->block_hash, BT_BLOCK_HASH * sizeof(*bt->block_hash));
+	unmap(bt->templates, BT_HASH * sizeof(*bt->templates));
+	unmap(bt->exits, bt->exits_max * sizeof(*bt->exits));
+	unmap(bt->insns, bt->insns_max * sizeof(*bt->insns));
 	unmap(bt->gpa_page, bt->gpa_pages * sizeof(*bt->gpa_page));
 	unmap((void *)bt->marked, bt->gpa_pages);
+}
+
+/* Makes it all zeroes, and gives the host its memory back where it takes it. */
+static void forget(void *p, size_t bytes)
+{
+	if (madvise(p, bytes, MADV_REMOVE) < 0)
+		memset(p, 0, bytes);
 }
 
 /* No vCPU is in translated code. */
 void bt_cache_flush(struct bt *bt)
 {
-	bt->code.used = bt->thunk_bytes;
-	madvise(bt->page_hash, BT_HASH * sizeof(*bt->page_hash), MADV_DONTNEED);
-	madvise(bt->block_hash, BT_HASH * sizeof(*bt->block_hash), MADV_DONTNEED);
-	madvise(bt->gpa_page, bt->gpa_pages * sizeof(*bt->gpa_page), MADV_DONTNEED);
-	madvise((void *)bt->marked, bt->gpa_pages, MADV_DONTNEED);
+	bt->hot.used = bt->thunk_bytes;
+	bt->cold.used = 0;
+	bt->links.used = bt->links.bytes = 0;
+	forget(bt->page_hash, BT_HASH * sizeof(*bt->page_hash));
+	forget(bt->block_hash, BT_BLOCK_HASH * sizeof(*bt->block_hash));
+	forget(bt->templates, BT_HASH * sizeof(*bt->templates));
+	forget(bt->gpa_page, bt->gpa_pages * sizeof(*bt->gpa_page));
+	forget((void *)bt->marked, bt->gpa_pages);
 	memset(bt->mode_keys, 0, sizeof(bt->mode_keys));
 	bt->page_count = 1;
 	bt->block_count = bt->exit_count = bt->insn_count = 0;
 	for (unsigned n = 0; n < bt->cpu_count; n++)
 		bt_cpu_reset(bt, bt->cpus[n]);
+}
+
+void bt_cache_shrink(struct bt *bt)
+{
+	code_mem_give_back(&bt->hot, bt->thunk_bytes);
+	code_mem_give_back(&bt->cold, 0);
+	madvise(bt->pages, bt->pages_max * sizeof(*bt->pages), MADV_REMOVE);
+	madvise(bt->blocks, bt->blocks_max * sizeof(*bt->blocks), MADV_REMOVE);
+	madvise(bt->exits, bt->exits_max * sizeof(*bt->exits), MADV_REMOVE);
+	madvise(bt->insns, bt->insns_max * sizeof(*bt->insns), MADV_REMOVE);
 }
 
 void bt_cpu_reset(struct bt *bt, struct soft_cpu *c)
@@ -86,6 +127,8 @@ void bt_cpu_reset(struct bt *bt, struct soft_cpu *c)
 	k->mode_known = false;
 	k->exit = NULL;
 	k->fills = 0;
+	if (k->arena)
+		bt_arena_reset(k->arena);
 	memset(k->page_id, 0, sizeof(k->page_id));
 	memset(k->lookup, 0, sizeof(k->lookup));
 	for (unsigned m = 0; m < BT_MODES; m++)
@@ -93,22 +136,22 @@ void bt_cpu_reset(struct bt *bt, struct soft_cpu *c)
 			k->jump[m][j] = bt->thunks.no_jump;
 }
 
-struct emit bt_emit_begin(struct bt *bt, size_t most)
+struct emit bt_emit_begin(struct code_mem *part, size_t most)
 {
-	struct emit e = {.p = code_mem_reserve(&bt->code, most)};
+	struct emit e = {.p = code_mem_reserve(part, most)};
 
 	if (e.p) {
 		e.end = e.p + most;
-		e.run = bt->code.rx - bt->code.rw;
+		e.run = part->rx - part->rw;
 	}
 	return e;
 }
 
-const void *bt_emit_end(struct bt *bt, struct emit *e)
+const void *bt_emit_end(struct code_mem *part, struct emit *e)
 {
 	if (e->full)
 		return NULL;
-	return code_mem_commit(&bt->code, (size_t)(e->p - (bt->code.rw + bt->code.used)));
+	return code_mem_commit(part, (size_t)(e->p - (part->rw + part->used)));
 }
 
 /* ---- code pages ---- */
@@ -118,85 +161,134 @@ static unsigned hash64(uint64_t v)
 	return (unsigned)(v * UINT64_C(0x9e3779b97f4a7c15) >> 40) % BT_HASH;
 }
 
-uint32_t bt_page_id(struct bt *bt, uint64_t gva, uint64_t gpa, unsigned mode)
+static uint32_t *page_slot(struct bt *bt, uint64_t gva, uint64_t gpa, unsigned mode)
 {
-	uint32_t *slot = &bt->page_hash[hash64(gva ^ gpa >> 7 ^ mode)];
+	return &bt->page_hash[hash64(gva ^ gpa >> 7 ^ mode)];
+}
 
-	for (uint32_t id = *slot; id; id = bt->pages[id].next_hash)
-		if (bt->pages[id].gva == gva && bt->pages[id].gpa == gpa &&
-		    bt->pages[id].mode == mode)
-			return id;
-	if (bt->page_count == BT_PAGES_MAX)
-		return 0;
-	uint32_t id = bt->page_count++;
-	bt->pages[id] =
-		(struct bt_page){.gva = gva, .gpa = gpa, .mode = (uint8_t)mode, .next_hash = *slot};
-	*slot = id;
+uint32_t bt_page_find(struct bt *bt, uint64_t gva, uint64_t gpa, unsigned mode)
+{
+	uint32_t id = __atomic_load_n(page_slot(bt, gva, gpa, mode), __ATOMIC_ACQUIRE);
+
+	while (id &&
+	       (bt->pages[id].gva != gva || bt->pages[id].gpa != gpa || bt->pages[id].mode != mode))
+		id = bt->pages[id].next_hash;
 	return id;
+}
+
+static void hash_page(struct bt *bt, uint32_t id)
+{
+	struct bt_page *p = &bt->pages[id];
+	uint32_t *slot = page_slot(bt, p->gva, p->gpa, p->mode);
+
+	p->next_hash = *slot;
+	__atomic_store_n(slot, id, __ATOMIC_RELEASE);
+}
+
+uint32_t bt_page_alias(const struct bt *bt, uint64_t gpa, unsigned mode)
+{
+	const struct bt_block *b = bt->gpa_page[gpa >> MEM_PAGE_SHIFT];
+
+	while (b && bt->pages[b->page].mode != mode)
+		b = b->next_in_gpa_page;
+	return b ? b->page : 0;
+}
+
+uint32_t bt_page_new(struct bt *bt, uint64_t gva, uint64_t gpa, unsigned mode)
+{
+	if (bt->page_count == bt->pages_max)
+		return 0;
+	const uint32_t id = bt->page_count++, alias = bt_page_alias(bt, gpa, mode);
+	struct bt_page *p = &bt->pages[id];
+	*p = (struct bt_page){.gva = gva, .gpa = gpa, .mode = (uint8_t)mode, .next_alias = id};
+	if (alias) {
+		p->next_alias = bt->pages[alias].next_alias;
+		bt->pages[alias].next_alias = id;
+	}
+	hash_page(bt, id);
+	return id;
+}
+
+void bt_page_move(struct bt *bt, uint32_t id, uint64_t gva)
+{
+	struct bt_page *p = &bt->pages[id];
+	uint32_t *at = page_slot(bt, p->gva, p->gpa, p->mode);
+
+	while (*at != id)
+		at = &bt->pages[*at].next_hash;
+	*at = p->next_hash;
+	p->gva = gva;
+	hash_page(bt, id);
 }
 
 /* ---- blocks ---- */
 
 static struct bt_block **block_slot(struct bt *bt, uint32_t page, unsigned offset)
 {
-	return &bt->block_hash[hash64((uint64_t)page << 12 | offset)];
+	/* A page's blocks lie near each other. */
+	return &bt->block_hash[(page * UINT32_C(0x9e3779b1) / 64 + offset / 4) % BT_BLOCK_HASH];
 }
 
-struct bt_block *bt_block_find(struct bt *bt, uint32_t page, unsigned offset)
+struct bt_block *bt_block_find(struct bt *bt, uint32_t page, unsigned offset, bool plain)
 {
-	struct bt_block *b = *block_slot(bt, page, offset);
+	struct bt_block *b = __atomic_load_n(block_slot(bt, page, offset), __ATOMIC_ACQUIRE);
 
-	while (b && (b->page != page || b->offset != offset || b->dead))
-		b = b->next_hash;
+	while (b && (b->page != page || b->offset != offset || b->plain != plain))
+		b = __atomic_load_n(&b->next_hash, __ATOMIC_ACQUIRE);
 	return b;
 }
 
-struct bt_block *bt_block_new(struct bt *bt, uint32_t page, unsigned offset)
+struct bt_block *bt_block_new(struct bt *bt, struct bt_arena *a, uint32_t page, unsigned offset)
 {
-	if (bt->block_count == BT_BLOCKS_MAX)
+	if (a->blocks.next == a->blocks.end)
 		return NULL;
-	struct bt_block *b = &bt->blocks[bt->block_count++];
+	struct bt_block *b = &bt->blocks[a->blocks.next++];
 	*b = (struct bt_block){.page = page, .offset = (uint16_t)offset};
 	return b;
 }
 
-static void list_in_gpa_page(struct bt *bt, struct bt_block *b)
+static void list_in_page(struct bt *bt, struct bt_block *b)
 {
-	struct bt_block **first = &bt->gpa_page[bt->pages[b->page].gpa >> MEM_PAGE_SHIFT];
+	struct bt_page *p = &bt->pages[b->page];
+	struct bt_block **first = &bt->gpa_page[p->gpa >> MEM_PAGE_SHIFT];
 
 	b->next_in_gpa_page = *first;
 	*first = b;
+	b->next_in_page = p->blocks;
+	p->blocks = b;
 }
 
-bool bt_block_publish(struct bt *bt, struct bt_block *b)
+bool bt_block_publish(struct bt *bt, struct bt_arena *a, struct bt_block *b)
 {
 	struct bt_block **slot = block_slot(bt, b->page, b->offset);
 
 	if (b->page2) {
-		struct bt_block *rest = bt_block_new(bt, b->page2, 0);
+		struct bt_block *rest = bt_block_new(bt, a, b->page2, 0);
 		if (!rest)
 			return false;
 		rest->owner = b;
 		rest->bytes = (uint16_t)(b->offset + b->bytes - MEM_PAGE_BYTES);
-		list_in_gpa_page(bt, rest);
+		list_in_page(bt, rest);
 	}
 	b->next_hash = *slot;
-	*slot = b;
-	list_in_gpa_page(bt, b);
+	__atomic_store_n(slot, b, __ATOMIC_RELEASE);
+	list_in_page(bt, b);
 	return true;
 }
 
-struct bt_exit *bt_exit_new(struct bt *bt, struct bt_block *from)
+struct bt_exit *bt_exit_new(struct bt *bt, struct bt_arena *a, struct bt_block *from)
 {
-	if (bt->exit_count == BT_EXITS_MAX)
+	if (a->exits.next == a->exits.end)
 		return NULL;
-	struct bt_exit *x = &bt->exits[bt->exit_count++];
+	struct bt_exit *x = &bt->exits[a->exits.next++];
 	*x = (struct bt_exit){.from = from, .next_of_block = from->exits};
 	from->exits = x;
 	return x;
 }
 
 /* ---- links ---- */
+
+enum { ENTRY_BYTES_MAX = 256 };
 
 /* The distance of a jump, changed while others may run it: one aligned store cannot be assumed, but
  * the CPU fetches the four bytes whole unless they cross a cache line (translate.c places them). */
@@ -208,12 +300,17 @@ static void set_jump(struct bt *bt, uint8_t *at, const void *to)
 	__atomic_store_n((uint32_t *)at, rel, __ATOMIC_RELEASE);
 }
 
-void bt_emit_page_check(struct bt *bt, struct emit *e, uint32_t page)
+static size_t page_id_offset(const struct bt *bt, uint32_t page)
 {
 	const struct bt_page *p = &bt->pages[page];
-	unsigned index = (p->gva >> MEM_PAGE_SHIFT) % BT_CODE_PAGES;
+	const unsigned index = (p->gva >> MEM_PAGE_SHIFT) % BT_CODE_PAGES;
 
-	e_cmp_gs32(e, OFF(bt.page_id) + (p->mode * BT_CODE_PAGES + index) * sizeof(uint32_t), page);
+	return OFF(bt.page_id) + (p->mode * BT_CODE_PAGES + index) * sizeof(uint32_t);
+}
+
+void bt_emit_page_check(struct bt *bt, struct emit *e, uint32_t page)
+{
+	e_cmp_gs32(e, page_id_offset(bt, page), page);
 }
 
 /* Where a failed check goes: C, with the rip that was meant. */
@@ -223,84 +320,138 @@ static void emit_check_failed(struct bt *bt, struct emit *e, uint64_t rip)
 	e_jmp(e, bt->thunks.leave);
 }
 
-/* Makes an entry of the kind; NULL when there is no room. */
-static const void *make_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind)
+/*
+ * The check of an entry that comes and goes on with the host's flags: without touching them, which
+ * costs less than to put them away and bring them back. JRCXZ is the one jump that asks no flags:
+ *
+ *	mov r10, rcx ; mov ecx, gs:[page_id...] ; lea ecx, [rcx - id] ; jrcxz good
+ *	mov rcx, r10 ; (put flags away) ; mov r11, rip ; jmp leave
+ * good:	mov rcx, r10 ; jmp main
+ */
+static void emit_check_by_rcx(struct bt *bt, struct emit *e, const struct bt_block *b, uint64_t rip)
 {
-	struct emit e = bt_emit_begin(bt, 256);
+	e_mov_rr(e, T_INDEX, RCX);
+	e_load32(e, RCX, page_id_offset(bt, b->page));
+	e_lea(e, false, RCX, RCX, 0xff, 1, -(int32_t)b->page);
+	e_bytes(e, "\xe3\0", 2); /* jrcxz */
+	uint8_t *good = e->p - 1;
+	e_mov_rr(e, RCX, T_INDEX);
+	emit_park(e);
+	emit_check_failed(bt, e, rip);
+	if (!e->full)
+		*good = (uint8_t)(e->p - (good + 1));
+	e_mov_rr(e, RCX, T_INDEX);
+	e_jmp(e, b->main);
+}
+
+static void emit_entry(struct bt *bt, struct emit *e, const struct bt_block *b,
+		       enum bt_entry_kind kind)
+{
 	uint64_t rip = bt->pages[b->page].gva + b->offset;
 	bool host = kind == ENTRY_HOST || kind == ENTRY_HOST_CHECK;
 	bool check = kind != ENTRY_HOST && kind != ENTRY_PARKED;
 	uint8_t *failed[2] = {NULL, NULL};
 
-	if (!e.p)
-		return NULL;
+	if (kind == ENTRY_HOST_CHECK && b->flags != FLAGS_PARKED) {
+		emit_check_by_rcx(bt, e, b, rip);
+		return;
+	}
 	if (kind == ENTRY_JUMP) {
 		if (fits32((int64_t)rip)) {
-			e_alu_ri(&e, true, ALU_CMP, T_ADDR, (int32_t)rip);
+			e_alu_ri(e, true, ALU_CMP, T_ADDR, (int32_t)rip);
 		} else {
-			e_mov_ri(&e, T_INDEX, rip);
-			e_bytes(&e, "\x4d\x39\xd3", 3); /* cmp r11, r10 */
+			e_mov_ri(e, T_INDEX, rip);
+			e_bytes(e, "\x4d\x39\xd3", 3); /* cmp r11, r10 */
 		}
-		failed[1] = e_jcc_later(&e, CC_NE);
+		failed[1] = e_jcc_later(e, CC_NE);
 	}
 	if (host && (check || b->flags == FLAGS_PARKED))
-		emit_park(&e);
+		emit_park(e);
 	if (check) {
-		bt_emit_page_check(bt, &e, b->page);
-		failed[0] = e_jcc_later(&e, CC_NE);
+		bt_emit_page_check(bt, e, b->page);
+		failed[0] = e_jcc_later(e, CC_NE);
 	}
 	if (b->flags == FLAGS_HOST && (check || !host))
-		emit_unpark(&e);
-	e_jmp(&e, b->main);
+		emit_unpark(e);
+	e_jmp(e, b->main);
 	if (failed[0]) {
-		e_patch(&e, failed[0]);
-		emit_check_failed(bt, &e, rip);
+		e_patch(e, failed[0]);
+		emit_check_failed(bt, e, rip);
 	}
 	if (failed[1]) {
-		e_patch(&e, failed[1]);
-		e_jmp(&e, bt->thunks.leave); /* r11 is the rip that was meant */
+		e_patch(e, failed[1]);
+		e_jmp(e, bt->thunks.leave); /* r11 is the rip that was meant */
 	}
-	return bt_emit_end(bt, &e);
 }
 
-const void *bt_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind)
+/* Makes an entry of the kind; NULL when there is no room. */
+static const void *make_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind)
+{
+	struct emit e = {0};
+
+	if (bt_links_ready(bt, ENTRY_BYTES_MAX))
+		e = bt_emit_begin(&bt->links, ENTRY_BYTES_MAX);
+	if (!e.p)
+		return NULL;
+	emit_entry(bt, &e, b, kind);
+	return bt_emit_end(&bt->links, &e);
+}
+
+/* Anew at the same places: what is as long as before, where addresses have 64 bits before and after. */
+void bt_settle_entries(struct bt *bt, struct bt_block *b)
+{
+	static const enum bt_entry_kind kinds[] = {ENTRY_HOST_CHECK, ENTRY_PARKED_CHECK,
+						   ENTRY_JUMP};
+
+	for (unsigned n = 0; n < sizeof(kinds) / sizeof(kinds[0]); n++) {
+		const uint8_t *entry = b->entry[kinds[n]];
+		if (!entry)
+			continue;
+		struct emit e = {.p = bt->code.rw + (entry - bt->code.rx),
+				 .run = bt->code.rx - bt->code.rw};
+		e.end = e.p + ENTRY_BYTES_MAX;
+		emit_entry(bt, &e, b, kinds[n]);
+	}
+}
+
+const void *bt_entry_made(const struct bt_block *b, enum bt_entry_kind kind)
 {
 	bool plain = b->flags == FLAGS_DEAD || (kind == ENTRY_HOST && b->flags == FLAGS_HOST) ||
 		     (kind == ENTRY_PARKED && b->flags == FLAGS_PARKED);
 
 	if ((kind == ENTRY_HOST || kind == ENTRY_PARKED) && plain)
 		return b->main;
-	if (!b->entry[kind])
-		b->entry[kind] = make_entry(bt, b, kind);
-	return b->entry[kind];
+	return __atomic_load_n(&b->entry[kind], __ATOMIC_ACQUIRE);
 }
 
-void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
+const void *bt_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind)
+{
+	const void *entry = bt_entry_made(b, kind);
+
+	if (!entry) {
+		entry = make_entry(bt, b, kind);
+		__atomic_store_n(&b->entry[kind], entry, __ATOMIC_RELEASE);
+	}
+	return entry;
+}
+
+/* Where a link from x to the block leads; NULL: there is no room for it. */
+static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_block *to)
 {
 	bool same_page = x->from->page == to->page;
 	bool host = x->flags == FLAGS_HOST ||
 		    (x->flags == FLAGS_BOTH && to->flags == FLAGS_HOST && same_page);
 	enum bt_entry_kind kind;
 
-	if (x->linked || to->dead || x->from->dead)
-		return;
-	if (bt->stress.on && bt_stress_comes_back(bt))
-		return;
 	if (same_page)
 		kind = host ? ENTRY_HOST : ENTRY_PARKED;
 	else
 		kind = host ? ENTRY_HOST_CHECK : ENTRY_PARKED_CHECK;
 	const void *entry = bt_entry(bt, to, kind);
-	if (!entry)
-		return;
-	x->to = to;
-	x->next_in = to->in;
-	to->in = x;
-	x->linked = true;
-	set_jump(bt, x->jump, entry);
+	if (x->loops && x->from == to)
+		entry = (const uint8_t *)to->main + to->loop;
+	return entry;
 }
-
-/* ---- stale code ---- */
 
 static void unlink_from_target(struct bt_exit *x)
 {
@@ -311,8 +462,50 @@ static void unlink_from_target(struct bt_exit *x)
 		at = &(*at)->next_in;
 	if (*at)
 		*at = x->next_in;
-	x->linked = false;
+	x->linked = x->asleep = false;
 }
+
+void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
+{
+	if ((x->linked && !x->asleep) || to->dead || x->from->dead)
+		return;
+	if (bt->stress.on && bt_stress_comes_back(bt))
+		return;
+	const void *entry = link_entry(bt, x, to);
+	if (!entry)
+		return;
+	unlink_from_target(x);
+	x->to = to;
+	x->next_in = to->in;
+	to->in = x;
+	x->linked = true;
+	set_jump(bt, x->jump, entry);
+}
+
+void bt_settle_link(struct bt *bt, struct bt_exit *x)
+{
+	const void *entry = NULL;
+
+	if (x->rip == bt->pages[x->to->page].gva + x->to->offset)
+		entry = link_entry(bt, x, x->to);
+	x->asleep = !entry;
+	set_jump(bt, x->jump, entry ? entry : x->stub);
+}
+
+void bt_link_known(struct bt *bt, struct bt_block *b)
+{
+	const uint64_t page = bt->pages[b->page].gva;
+
+	for (struct bt_exit *x = b->exits; x; x = x->next_of_block) {
+		if (!x->jump || x->mode != b->mode || (x->rip & PAGE_MASK) != page)
+			continue;
+		struct bt_block *to = bt_block_find(bt, b->page, x->rip & ~PAGE_MASK, x->plain);
+		if (to)
+			bt_link(bt, x, to);
+	}
+}
+
+/* ---- stale code ---- */
 
 /* A jump at the very place of the entry, to code that leaves with the block's rip. */
 static void redirect(struct bt *bt, const void *entry, const void *to)
@@ -327,12 +520,26 @@ static void redirect(struct bt *bt, const void *entry, const void *to)
 	__atomic_store_n((uint64_t *)at, now, __ATOMIC_RELEASE);
 }
 
+/* Out of the hash table, so that those who look for blocks do not go by the dead. */
+static void unlist(struct bt *bt, struct bt_block *b)
+{
+	struct bt_block **at = block_slot(bt, b->page, b->offset);
+
+	while (*at && *at != b)
+		at = &(*at)->next_hash;
+	/* Who has come to the dead block without the lock goes on from it as before. */
+	if (*at)
+		__atomic_store_n(at, b->next_hash, __ATOMIC_RELEASE);
+}
+
 void bt_block_kill(struct bt *bt, struct bt_block *b)
 {
 	b->dead = true;
+	unlist(bt, b);
+	bt_drop_template(bt, b);
 	for (struct bt_exit *x = b->in, *next; x; x = next) {
 		next = x->next_in;
-		x->linked = false;
+		x->linked = x->asleep = false;
 		x->next_in = NULL;
 		set_jump(bt, x->jump, x->stub);
 	}
@@ -343,6 +550,20 @@ void bt_block_kill(struct bt *bt, struct bt_block *b)
 	 * vCPU in the block goes on to its end, as one that has fetched the old bytes would. */
 	if (b->entry[ENTRY_JUMP])
 		redirect(bt, b->entry[ENTRY_JUMP], bt->thunks.leave);
+}
+
+/* What is being translated of the page must not be published. Returns whether something is. */
+static bool note_stale(struct bt *bt, uint64_t gpa)
+{
+	bool any = false;
+
+	for (unsigned n = 0; n < bt->cpu_count; n++) {
+		struct bt_cpu *k = &bt->cpus[n]->bt;
+		if (atomic_load(&k->making[0]) == (gpa | 1) ||
+		    atomic_load(&k->making[1]) == (gpa | 1))
+			k->stale = any = true;
+	}
+	return any;
 }
 
 bool bt_invalidate(struct bt *bt, uint64_t gpa, unsigned len)
@@ -367,7 +588,7 @@ bool bt_invalidate(struct bt *bt, uint64_t gpa, unsigned len)
 		}
 	}
 	bt->gpa_page[page] = keep;
-	if (!keep)
-		atomic_store(&bt->marked[page], 0);
+	if (!note_stale(bt, gpa & PAGE_MASK) && !keep)
+		atomic_store(&bt->marked[page], BT_UNMARKED);
 	return any;
 }

@@ -73,6 +73,17 @@ static bool is_vector_class(ZydisRegisterClass k)
 	return k == ZYDIS_REGCLASS_XMM || k == ZYDIS_REGCLASS_YMM;
 }
 
+static bool is_x87_class(ZydisRegisterClass k)
+{
+	return k == ZYDIS_REGCLASS_X87 || k == ZYDIS_REGCLASS_MMX;
+}
+
+static bool is_x87_word(ZydisRegister r)
+{
+	return r == ZYDIS_REGISTER_X87CONTROL || r == ZYDIS_REGISTER_X87STATUS ||
+	       r == ZYDIS_REGISTER_X87TAG;
+}
+
 static bool is_gpr_class(ZydisRegisterClass k)
 {
 	return k == ZYDIS_REGCLASS_GPR8 || k == ZYDIS_REGCLASS_GPR16 || k == ZYDIS_REGCLASS_GPR32 ||
@@ -110,7 +121,9 @@ static bool look_at_operands(struct item *it)
 			continue;
 		ZydisRegisterClass class = ZydisRegisterGetClass(op->reg.value);
 		if (is_vector_class(class)) {
-			it->vec = true;
+			it->needs |= LOADED_VEC;
+		} else if (is_x87_class(class) || is_x87_word(op->reg.value)) {
+			it->needs = LOADED_X87;
 		} else if (is_gpr_class(class)) {
 			unsigned n = gpr_number(op->reg.value);
 			bool high = op->reg.value >= ZYDIS_REGISTER_AH &&
@@ -129,7 +142,7 @@ static bool look_at_operands(struct item *it)
 			if (high && (it->i.flags & INSN_MEM))
 				fine = false; /* a copy with REX would mean SPL to DIL */
 		} else if (class != ZYDIS_REGCLASS_FLAGS && class != ZYDIS_REGCLASS_IP) {
-			fine = false; /* x87, MMX, segment, control, mask registers */
+			fine = false; /* segment, control, mask registers */
 		}
 	}
 	if (it->i.base < GPR_NR)
@@ -158,8 +171,8 @@ static bool shifts_by_cl(const struct item *it)
 	}
 }
 
-/* Undefined flags that processors leave as they were: then they are not written. (After logic and
- * shifts they are set to something that depends on the operands only.) */
+/* Undefined flags that processors leave as they were, OF after rotates among them: then they are not
+ * written. (After logic and shifts they are set to something that depends on the operands only.) */
 static bool may_keep_undefined(ZydisMnemonic m)
 {
 	switch (m) {
@@ -175,6 +188,10 @@ static bool may_keep_undefined(ZydisMnemonic m)
 	case ZYDIS_MNEMONIC_BTS:
 	case ZYDIS_MNEMONIC_BTR:
 	case ZYDIS_MNEMONIC_BTC:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
 		return true;
 	default:
 		return false;
@@ -212,6 +229,7 @@ static bool is_plain_extension(const struct trans *t, struct item *it)
 	ZydisISASet set = it->d.z.meta.isa_set;
 
 	switch (it->i.mnemonic) {
+	case ZYDIS_MNEMONIC_MASKMOVQ:
 	case ZYDIS_MNEMONIC_MASKMOVDQU:
 	case ZYDIS_MNEMONIC_VMASKMOVDQU:
 	case ZYDIS_MNEMONIC_VMASKMOVPS:
@@ -222,12 +240,33 @@ static bool is_plain_extension(const struct trans *t, struct item *it)
 	case ZYDIS_MNEMONIC_STMXCSR:
 	case ZYDIS_MNEMONIC_VLDMXCSR:
 	case ZYDIS_MNEMONIC_VSTMXCSR:
+	/* They may unmask exceptions, or have to do with the pointers. */
+	case ZYDIS_MNEMONIC_FLDCW:
+	case ZYDIS_MNEMONIC_FLDENV:
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FNSAVE:
+	case ZYDIS_MNEMONIC_FRSTOR:
+	case ZYDIS_MNEMONIC_FNINIT:
+	case ZYDIS_MNEMONIC_FNCLEX:
+	case ZYDIS_MNEMONIC_FDISI8087_NOP:
+	case ZYDIS_MNEMONIC_FENI8087_NOP:
+	case ZYDIS_MNEMONIC_FSETPM287_NOP:
 		return false;
+	case ZYDIS_MNEMONIC_VCVTPS2PH:
+		if (it->i.flags & INSN_MEM) /* its flags may stay when the store faults */
+			return false;
+		break;
 	default:
 		break;
 	}
 	if (!hostexec_supports(set))
 		return false;
+	if (set == ZYDIS_ISA_SET_X87 || set == ZYDIS_ISA_SET_FCMOV ||
+	    set == ZYDIS_ISA_SET_SSE3X87 || set == ZYDIS_ISA_SET_PENTIUMMMX ||
+	    (set == ZYDIS_ISA_SET_PPRO && it->needs == LOADED_X87)) {
+		it->needs = LOADED_X87;
+		return t->key & MODE_KEY_X87;
+	}
 	switch (set) {
 	case ZYDIS_ISA_SET_POPCNT:
 	case ZYDIS_ISA_SET_LZCNT:
@@ -246,10 +285,6 @@ static bool is_plain_extension(const struct trans *t, struct item *it)
 	case ZYDIS_ISA_SET_I386:
 	case ZYDIS_ISA_SET_I486:
 	case ZYDIS_ISA_SET_PPRO:
-	case ZYDIS_ISA_SET_X87:
-	case ZYDIS_ISA_SET_FCMOV:
-	case ZYDIS_ISA_SET_SSE3X87:
-	case ZYDIS_ISA_SET_PENTIUMMMX:
 	case ZYDIS_ISA_SET_CLFSH:
 	case ZYDIS_ISA_SET_CLFLUSHOPT:
 	case ZYDIS_ISA_SET_CLWB:
@@ -257,11 +292,13 @@ static bool is_plain_extension(const struct trans *t, struct item *it)
 	default:
 		break;
 	}
+	if (it->needs == LOADED_X87 && !(t->key & MODE_KEY_X87))
+		return false;
 	bool vex = it->d.z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 	if (it->i.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
 	    it->i.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
-		it->vec = true;
-	return it->vec && (t->key & (vex ? MODE_KEY_AVX : MODE_KEY_SSE));
+		it->needs |= LOADED_VEC;
+	return it->needs && (t->key & (vex ? MODE_KEY_AVX : MODE_KEY_SSE));
 }
 
 static bool unaligned_is_fine(ZydisMnemonic m)
@@ -296,7 +333,7 @@ static uint8_t alignment(const struct item *it)
 	case ZYDIS_EXCEPTION_CLASS_SSE3:
 		return it->mem_bytes == 16 && !unaligned_is_fine(it->i.mnemonic) ? 16 : 0;
 	default:
-		return it->vec && it->mem_bytes >= 16 &&
+		return it->needs && it->mem_bytes >= 16 &&
 				       it->d.z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 				       !unaligned_is_fine(it->i.mnemonic)
 			       ? 16
@@ -424,7 +461,7 @@ static bool plain_rep(const struct trans *t, const struct item *it)
 	       it->i.addr_bytes == 8 && it->i.seg != SEG_FS && it->i.seg != SEG_GS;
 }
 
-/* F3 90 with REX.B is XCHG; 0F 0D with a register operand is no instruction. */
+/* F3 90 with REX.B may be XCHG; 0F 0D with a register operand is no instruction. */
 static bool is_true_nop(const struct item *it)
 {
 	const ZydisDecodedInstruction *z = &it->d.z;
@@ -455,6 +492,7 @@ static enum kind special_kind(const struct trans *t, struct item *it)
 			       ? KIND_DIVIDE
 			       : KIND_HELPER;
 	case ZYDIS_MNEMONIC_RDTSC:
+	case ZYDIS_MNEMONIC_RDTSCP:
 		return t->key & MODE_KEY_TSD ? KIND_HELPER : KIND_RDTSC;
 	case ZYDIS_MNEMONIC_MOVSB:
 	case ZYDIS_MNEMONIC_MOVSW:
@@ -465,12 +503,16 @@ static enum kind special_kind(const struct trans *t, struct item *it)
 	case ZYDIS_MNEMONIC_STOSD:
 	case ZYDIS_MNEMONIC_STOSQ:
 		return plain_rep(t, it) ? KIND_REP : KIND_HELPER;
-	case ZYDIS_MNEMONIC_RDTSCP:
-		return t->key & MODE_KEY_TSD ? KIND_HELPER : KIND_RDTSC;
 	case ZYDIS_MNEMONIC_LFENCE:
 	case ZYDIS_MNEMONIC_MFENCE:
 	case ZYDIS_MNEMONIC_SFENCE:
 		return KIND_COPY;
+	case ZYDIS_MNEMONIC_FLDCW:
+		it->needs = LOADED_X87;
+		it->mem_bytes = 2;
+		return (t->key & MODE_KEY_X87) && plain_address(t, it) ? KIND_FLDCW : KIND_HELPER;
+	case ZYDIS_MNEMONIC_FWAIT:
+		return t->key & MODE_KEY_X87 ? KIND_NOP : KIND_HELPER;
 	case ZYDIS_MNEMONIC_CLD:
 		return KIND_CLD;
 	case ZYDIS_MNEMONIC_PUSHFQ:
@@ -581,7 +623,12 @@ void classify(struct trans *t, struct item *it)
 		it->kind = branch_kind(t, it);
 		return;
 	}
-	it->kind = is_prefetch(it) ? KIND_NOP : special_kind(t, it);
+	if (is_prefetch(it)) {
+		bool known = plain_address(t, it) && (it->i.flags & INSN_MEM);
+		it->kind = known ? KIND_PREFETCH : KIND_NOP;
+		return;
+	}
+	it->kind = special_kind(t, it);
 	if (it->kind == KIND_HELPER && fine &&
 	    (is_general(it->i.mnemonic) || condition_code(it) || is_plain_extension(t, it)))
 		it->kind = copy_kind(t, it);

@@ -196,16 +196,37 @@ static inline void e_cmp_gs32(struct emit *e, size_t offset, uint32_t v)
 	}
 }
 
-/* An instruction with a register and gs:[index + offset] (scale 1 or 8). */
+/* An instruction with a register and gs:[index * 8 + offset]. */
 static inline void e_gs_index(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned index,
-			      unsigned scale, size_t offset)
+			      size_t offset)
 {
 	e8(e, 0x65);
 	e_rex(e, w, reg, index, 0);
 	e8(e, opcode);
 	e8(e, (uint8_t)(0x04 | (reg & 7) << 3));
-	e8(e, (uint8_t)((unsigned)__builtin_ctz(scale) << 6 | (index & 7) << 3 | 5));
+	e8(e, (uint8_t)(3 << 6 | (index & 7) << 3 | 5));
 	e32(e, (uint32_t)offset);
+}
+
+/* An instruction with a register and gs:[base + offset]. */
+static inline void e_gs_base(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned base,
+			     size_t offset)
+{
+	e8(e, 0x65);
+	e_rex(e, w, reg, 0, base);
+	e8(e, opcode);
+	e_modrm_base(e, reg, base, (int32_t)offset);
+}
+
+/* rorx dst, src, by (32 bits; BMI2) */
+static inline void e_rorx32(struct emit *e, unsigned dst, unsigned src, unsigned by)
+{
+	e8(e, 0xc4);
+	e8(e, (uint8_t)((dst < 8 ? 0x80 : 0) | 0x40 | (src < 8 ? 0x20 : 0) | 3));
+	e8(e, 0x7b);
+	e8(e, 0xf0);
+	e8(e, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+	e8(e, (uint8_t)by);
 }
 
 /* Jumps to an address in code memory (as it runs), and to places not known yet: those return where
@@ -250,7 +271,7 @@ static inline void e_patch(struct emit *e, uint8_t *at)
 /* jmp gs:[index * 8 + offset] */
 static inline void e_jmp_gs_index(struct emit *e, unsigned index, size_t offset)
 {
-	e_gs_index(e, false, 0xff, 4, index, 8, offset);
+	e_gs_index(e, false, 0xff, 4, index, offset);
 }
 
 static inline void e_jmp_gs(struct emit *e, size_t offset)

@@ -33,7 +33,7 @@ void move_sp(struct trans *t, int by)
 
 static struct bt_exit *new_exit(struct trans *t, uint64_t rip)
 {
-	struct bt_exit *x = bt_exit_new(t->bt, t->b);
+	struct bt_exit *x = bt_exit_new(t->bt, t->a, t->b);
 	unsigned mode = bt_mode_index(t->bt, t->key);
 
 	if (!x || mode == BT_MODES) {
@@ -53,23 +53,38 @@ static void align_for_patch(struct emit *e, unsigned opcode_bytes)
 		e8(e, 0x90);
 }
 
-static void add_exit(struct trans *t, uint64_t rip, uint8_t *jump)
+static void add_exit(struct trans *t, uint64_t rip, uint8_t *jump, bool loops)
 {
 	struct bt_exit *x = new_exit(t, rip);
-	struct cold *k = add_cold(t);
 
 	if (!x)
 		return;
+	x->loops = loops;
+	struct cold *k = add_cold(t);
 	x->jump = jump;
 	k->kind = COLD_EXIT;
 	k->from = jump;
 	k->exit = x;
 }
 
+void add_plain_exit(struct trans *t, uint64_t rip, uint8_t *from)
+{
+	struct bt_exit *x = new_exit(t, rip);
+
+	if (!x)
+		return;
+	struct cold *k = add_cold(t);
+	x->plain = true;
+	x->flags = FLAGS_PARKED; /* or dead, which nobody minds */
+	k->kind = COLD_PLAIN;
+	k->from = from;
+	k->exit = x;
+}
+
 void emit_direct_exit(struct trans *t, uint64_t rip)
 {
 	align_for_patch(&t->e, 1);
-	add_exit(t, rip, e_jmp_later(&t->e));
+	add_exit(t, rip, e_jmp_later(&t->e), false);
 }
 
 static void emit_jcc(struct trans *t, const struct item *it)
@@ -77,7 +92,7 @@ static void emit_jcc(struct trans *t, const struct item *it)
 	flags_to_host(t);
 	align_for_patch(&t->e, 2);
 	uint8_t *jump = e_jcc_later(&t->e, it->d.z.opcode & 15);
-	add_exit(t, it->rip + it->i.length + it->i.imm, jump);
+	add_exit(t, it->rip + it->i.length + it->i.imm, jump, is_loop_edge(t, it));
 }
 
 /* To the rip in T_ADDR; flags are parked. A target that is not canonical is in no slot and comes to
@@ -92,6 +107,7 @@ void emit_indirect(struct trans *t, const struct item *it, unsigned popped)
 	x->rip = it->rip;
 	x->popped = (int32_t)popped;
 	e_store_imm32(&t->e, OFF(bt.from), (uint32_t)(x - t->bt->exits));
+	note_reloc(t, RELOC_EXIT_INDEX, t->e.p - 4);
 	e_bytes(&t->e, "\x45\x69\xd3", 3); /* imul r10d, r11d, imm32 */
 	e32(&t->e, BT_JUMP_HASH);
 	e_bytes(&t->e, "\x41\xc1\xea", 3); /* shr r10d, imm8 */
@@ -111,7 +127,7 @@ static void store_constant(struct trans *t, uint64_t v)
 		e32(e, (uint32_t)v);
 	} else {
 		emit_sum(e);
-		e_mov_ri(e, T_INDEX, v);
+		mov_rip(t, T_INDEX, v);
 		e_bytes(e, "\x4d\x89\x13", 3); /* mov [r11], r10 */
 	}
 }
@@ -274,6 +290,12 @@ static const uint8_t *run_address(const struct trans *t, const uint8_t *p)
 	return p + t->e.run;
 }
 
+static void jmp_hot(struct trans *t, const uint8_t *to)
+{
+	e_jmp(&t->e, run_address(t, to));
+	note_reloc(t, RELOC_COLD_TO_HOT, t->e.p - 4);
+}
+
 static void cold_miss(struct trans *t, const struct cold *k)
 {
 	struct emit *e = &t->e;
@@ -282,16 +304,16 @@ static void cold_miss(struct trans *t, const struct cold *k)
 	if (k->by_stack)
 		e_lea(e, w, T_ADDR, k->base, 0xff, 1, k->stack_disp);
 	else
-		emit_address(t, k->it);
+		emit_address(t, k->it, 0);
 	uint8_t *lea = e->p;
 	e_bytes(e, "\x4c\x8d\x15\0\0\0", 7); /* lea r10, [rip + access] */
-	e_jmp(e, t->bt->thunks.slow);
+	jmp_thunk(t, t->bt->thunks.slow);
 	uint8_t *done = NULL;
 	if (k->resume) {
 		done = e->p;
 		if (k->resume_flags == FLAGS_HOST || k->resume_flags == FLAGS_BOTH)
 			emit_unpark(e);
-		e_jmp(e, run_address(t, k->resume));
+		jmp_hot(t, k->resume);
 	}
 	while ((uint64_t)e->p % 8 && !e->full)
 		e8(e, 0xcc);
@@ -308,6 +330,8 @@ static void cold_miss(struct trans *t, const struct cold *k)
 		.class = k->class,
 		.unaligned = k->it->align ? (uint8_t)(k->it->align - 1) : 0,
 	};
+	note_reloc(t, RELOC_RIP, e->p + offsetof(struct bt_access, rip));
+	note_reloc(t, RELOC_COLD_TO_HOT, e->p + offsetof(struct bt_access, retry));
 	e_bytes(e, &a, sizeof(a));
 }
 
@@ -319,16 +343,22 @@ static void cold_exit(struct trans *t, const struct cold *k)
 	if (k->exit->flags == FLAGS_HOST)
 		emit_park(e);
 	e_mov_ri(e, T_INDEX, (uint64_t)k->exit);
-	e_jmp(e, t->bt->thunks.leave_link);
+	note_reloc(t, RELOC_EXIT, e->p - 8);
+	jmp_thunk(t, t->bt->thunks.leave_link);
 }
 
-static void cold_vec(struct trans *t, const struct cold *k)
+static void cold_load(struct trans *t, const struct cold *k)
 {
 	struct emit *e = &t->e;
+	const struct bt_thunks *thunks = &t->bt->thunks;
 
 	e_mov_ri(e, T_INDEX, (uint64_t)run_address(t, k->resume));
+	note_reloc(t, RELOC_HOT_ADDRESS, e->p - 8);
 	e_store(e, OFF(bt.resume), T_INDEX);
-	e_jmp(e, t->bt->thunks.load_vec);
+	if (k->ready != LOADED_X87)
+		jmp_thunk(t, thunks->load_vec);
+	else
+		jmp_thunk(t, k->kind == COLD_LOAD ? thunks->reload_x87 : thunks->load_x87);
 }
 
 static void cold_helper(struct trans *t, const struct cold *k)
@@ -341,37 +371,42 @@ static void cold_helper(struct trans *t, const struct cold *k)
 		return;
 	if (k->resume_flags == FLAGS_HOST || k->resume_flags == FLAGS_BOTH)
 		emit_unpark(&t->e);
-	if (k->resume_vec)
-		cold_vec(t, k); /* the helper has put it away */
+	if (k->ready)
+		cold_load(t, k); /* the helper has put it away */
 	else
-		e_jmp(&t->e, run_address(t, k->resume));
+		jmp_hot(t, k->resume);
 }
 
 void emit_cold(struct trans *t)
 {
-	for (unsigned n = 0; n < t->colds; n++) { /* which may grow meanwhile */
+	for (unsigned n = 0; n < t->colds; n++) {
 		struct cold *k = &t->cold[n];
 
 		e_patch(&t->e, k->from);
+		if (k->kind != COLD_EXIT) /* that jump goes to its stub in every copy */
+			note_reloc(t, RELOC_HOT_TO_COLD, k->from);
 		switch (k->kind) {
 		case COLD_MISS:
 			cold_miss(t, k);
 			break;
 		case COLD_LEAVE:
-			e_mov_ri(&t->e, T_ADDR, k->rip);
-			e_jmp(&t->e, t->bt->thunks.leave);
+			mov_rip(t, T_ADDR, k->rip);
+			jmp_thunk(t, t->bt->thunks.leave);
 			break;
 		case COLD_EXIT:
 			cold_exit(t, k);
 			break;
-		case COLD_VEC:
-			cold_vec(t, k);
+		case COLD_LOAD:
+			cold_load(t, k);
 			break;
 		case COLD_HELPER:
 			cold_helper(t, k);
 			break;
-		case COLD_GROUP:
-			emit_cold_group(t, k);
+		case COLD_PLAIN:
+			align_for_patch(&t->e, 1);
+			k->exit->jump = e_jmp_later(&t->e);
+			e_patch(&t->e, k->exit->jump);
+			cold_exit(t, k);
 			break;
 		}
 	}

@@ -7,20 +7,44 @@
  * immediate (SDM Vol. 2, figure 2-1). R10 and R11 both need the extension bits, so REX is always
  * there; legacy instructions that name AH to BH are not rewritten (classify.c).
  */
-static void emit_operand(struct emit *e, unsigned reg, enum addressing how, int32_t disp)
+struct operand {
+	unsigned base, index; /* REG_NONE: there is no index */
+	unsigned scale;
+	int32_t disp;
+};
+
+static struct operand find_operand(const struct item *it, enum addressing how, int32_t disp)
 {
+	const struct insn *i = &it->i;
+
 	switch (how) {
 	case ADDR_SUM:
-		e8(e, (uint8_t)(reg << 3 | 4));
-		e8(e, (T_INDEX & 7) << 3 | (T_ADDR & 7));
-		break;
-	case ADDR_R11:
-		e_modrm_base(e, reg, T_ADDR, disp);
-		break;
+		return (struct operand){T_ADDR, T_INDEX, 1, 0};
 	case ADDR_R10:
-		e8(e, (uint8_t)(reg << 3 | (10 & 7)));
-		break;
+		return (struct operand){T_INDEX, REG_NONE, 1, disp};
+	case ADDR_MOVED:
+		if (i->index < GPR_NR)
+			return (struct operand){T_ADDR, i->index, i->scale, (int32_t)i->disp};
+		return (struct operand){i->base, T_ADDR, 1, (int32_t)i->disp};
+	default:
+		return (struct operand){T_ADDR, REG_NONE, 1, disp};
 	}
+}
+
+static void emit_operand(struct emit *e, unsigned reg, const struct operand *o)
+{
+	if (o->index == REG_NONE) {
+		e_modrm_base(e, reg, o->base, o->disp);
+		return;
+	}
+	unsigned mod = o->disp == 0 && (o->base & 7) != 5 ? 0 : o->disp == (int8_t)o->disp ? 1 : 2;
+	e8(e, (uint8_t)(mod << 6 | reg << 3 | 4));
+	e8(e,
+	   (uint8_t)((unsigned)__builtin_ctz(o->scale) << 6 | (o->index & 7) << 3 | (o->base & 7)));
+	if (mod == 1)
+		e8(e, (uint8_t)o->disp);
+	else if (mod == 2)
+		e32(e, (uint32_t)o->disp);
 }
 
 static bool drops_prefix(uint8_t p)
@@ -41,7 +65,7 @@ static bool drops_prefix(uint8_t p)
 
 /* Always the three-byte form, which has the bits for base and index. All of R, X, B and vvvv are
  * stored inverted (SDM Vol. 2, 2.3.5). */
-static void emit_vex(struct emit *e, const struct item *it, bool index)
+static void emit_vex(struct emit *e, const struct item *it, bool index, bool base)
 {
 	const uint8_t *v = it->i.bytes + it->d.z.raw.vex.offset;
 	bool two_bytes = v[0] == 0xc5;
@@ -49,7 +73,7 @@ static void emit_vex(struct emit *e, const struct item *it, bool index)
 	uint8_t last = two_bytes ? v[1] & 0x7f : v[2];
 
 	e8(e, 0xc4);
-	e8(e, (uint8_t)(not_r | (index ? 0 : 0x40) | map));
+	e8(e, (uint8_t)(not_r | (index ? 0 : 0x40) | (base ? 0 : 0x20) | map));
 	e8(e, last);
 	e8(e, it->d.z.opcode);
 }
@@ -57,23 +81,24 @@ static void emit_vex(struct emit *e, const struct item *it, bool index)
 void emit_rewritten(struct emit *e, const struct item *it, enum addressing how, int32_t disp)
 {
 	const ZydisDecodedInstruction *z = &it->d.z;
-	bool index = how == ADDR_SUM;
+	const struct operand o = find_operand(it, how, disp);
+	bool base = o.base > 7, index = o.index != REG_NONE && o.index > 7;
 	unsigned modrm = z->raw.modrm.offset;
 
 	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
-		emit_vex(e, it, index);
+		emit_vex(e, it, index, base);
 	} else {
 		for (unsigned k = 0; k < z->raw.prefix_count; k++)
 			if (!drops_prefix(z->raw.prefixes[k].value))
 				e8(e, z->raw.prefixes[k].value);
 		bool rex = z->attributes & ZYDIS_ATTRIB_HAS_REX;
 		bool w = rex && z->raw.rex.W, r = rex && z->raw.rex.R;
-		e8(e, (uint8_t)(0x41 | w << 3 | r << 2 | index << 1));
+		e8(e, (uint8_t)(0x40 | w << 3 | r << 2 | index << 1 | base));
 		/* Opcode bytes lie between the prefixes (and REX) and ModRM. */
 		unsigned at = z->raw.prefix_count;
 		e_bytes(e, it->i.bytes + at, modrm - at);
 	}
-	emit_operand(e, z->raw.modrm.reg, how, disp);
+	emit_operand(e, z->raw.modrm.reg, &o);
 	/* What follows the operand: immediates, registers encoded as such among them. */
 	unsigned rest = modrm + 1u + (z->raw.sib.offset != 0) + z->raw.disp.size / 8;
 	e_bytes(e, it->i.bytes + rest, it->i.length - rest);

@@ -3,7 +3,7 @@
 
 /*
  * System instructions that are frequent enough to be done in line: the interrupt flag, SWAPGS,
- * STAC and CLAC, PUSHF, RDTSC; and bit tests with a register, which reach over their operand.
+ * STAC and CLAC, PUSHF, RDTSC, FLDCW; and bit tests with a register, which reach over their operand.
  */
 
 static void emit_rdtsc(struct trans *t, const struct item *it)
@@ -168,6 +168,21 @@ static void emit_bit(struct trans *t, const struct item *it)
 	t->flags = FLAGS_HOST;
 }
 
+/* In line as long as all exceptions stay masked (MODE_KEY_X87). */
+static void emit_fldcw(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+
+	flags_clobber(t, it->live_after);
+	emit_probe(t, it, 2, 0, false);
+	emit_sum(e);
+	e_bytes(e, "\x45\x0f\xb6\x13", 4); /* movzx r10d, byte [r11] */
+	e_alu_ri(e, false, ALU_AND, T_INDEX, 0x3f);
+	e_alu_ri(e, false, ALU_CMP, T_INDEX, 0x3f);
+	leave_to_helper(t, it, CC_NE);
+	e_bytes(e, "\x41\xd9\x2b", 3); /* fldcw [r11] */
+}
+
 void emit_system(struct trans *t, struct item *it)
 {
 	switch (it->kind) {
@@ -195,6 +210,9 @@ void emit_system(struct trans *t, struct item *it)
 		break;
 	case KIND_RDTSC:
 		emit_rdtsc(t, it);
+		break;
+	case KIND_FLDCW:
+		emit_fldcw(t, it);
 		break;
 	case KIND_BIT:
 		emit_bit(t, it);

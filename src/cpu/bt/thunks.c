@@ -62,32 +62,74 @@ static void e_mxcsr(struct emit *e, bool store, size_t offset)
 	e32(e, (uint32_t)offset);
 }
 
-static void move_vectors(struct emit *e, const struct bt *bt, bool store)
+/* fxsave64 or fxrstor64 gs:[area]: x87, XMM and MXCSR */
+static void e_fx(struct emit *e, bool store, size_t area)
+{
+	e_bytes(e, "\x65\x48\x0f\xae", 4);
+	e8(e, (uint8_t)(0x04 | (store ? 0 : 1) << 3));
+	e8(e, 0x25);
+	e32(e, (uint32_t)area);
+}
+
+static void move_ymm_highs(struct emit *e, const struct bt *bt, bool store)
+{
+	for (unsigned r = 0; bt->has_avx && r < 16; r++)
+		e_ymm_high(e, store, r, OFF(s.xsave) + XSAVE_YMMH0 + 16 * r);
+}
+
+static void load_vectors(struct emit *e, const struct bt *bt)
 {
 	size_t area = OFF(s.xsave);
 
-	for (unsigned r = 0; r < 16; r++) {
-		e_sse_gs(e, store, r, area + XSAVE_XMM0 + 16 * r);
-		if (bt->has_avx)
-			e_ymm_high(e, store, r, area + XSAVE_YMMH0 + 16 * r);
-	}
-	if (store) {
-		e_mxcsr(e, true, area + XSAVE_MXCSR);
-		e_mxcsr(e, false, OFF(bt.host_mxcsr));
-		if (bt->has_avx)
-			e_bytes(e, "\xc5\xf8\x77", 3); /* vzeroupper */
-	} else {
-		e_mxcsr(e, false, area + XSAVE_MXCSR);
-	}
-	e_store_imm32(e, OFF(bt.vec_loaded), !store);
+	for (unsigned r = 0; r < 16; r++)
+		e_sse_gs(e, false, r, area + XSAVE_XMM0 + 16 * r);
+	move_ymm_highs(e, bt, false);
+	e_mxcsr(e, false, area + XSAVE_MXCSR);
+	e_store_imm32(e, OFF(bt.loaded), LOADED_VEC);
 }
 
-/* If the guest's vector state is in the host's registers, puts it away. Clobbers flags. */
-static void save_vectors(struct emit *e, const struct bt *bt)
+static void load_x87(struct emit *e, const struct bt *bt)
 {
-	e_cmp_gs32(e, OFF(bt.vec_loaded), 0);
-	uint8_t *none = e_jcc_later(e, CC_E);
-	move_vectors(e, bt, true);
+	e_fx(e, false, OFF(s.xsave));
+	move_ymm_highs(e, bt, false);
+	e_store_imm32(e, OFF(bt.loaded), LOADED_X87);
+}
+
+/* The host's addresses in the x87 pointers are not the guest's business. */
+static void clear_pointers(struct emit *e)
+{
+	size_t area = OFF(s.xsave);
+
+	e8(e, 0x66);
+	e_gs(e, false, 0xc7, 0, area + XSAVE_FOP);
+	e_bytes(e, "\0", 2);
+	for (unsigned n = 0; n < 16; n += 4)
+		e_store_imm32(e, area + XSAVE_FIP + n, 0);
+}
+
+/* Puts the guest's vector and x87 state away, as far as it is in the host's registers. Clobbers
+ * flags. */
+static void save_state(struct emit *e, const struct bt *bt)
+{
+	size_t area = OFF(s.xsave);
+
+	e_cmp_gs32(e, OFF(bt.loaded), LOADED_VEC);
+	uint8_t *none = e_jcc_later(e, CC_B);
+	uint8_t *x87 = e_jcc_later(e, CC_NE);
+	for (unsigned r = 0; r < 16; r++)
+		e_sse_gs(e, true, r, area + XSAVE_XMM0 + 16 * r);
+	e_mxcsr(e, true, area + XSAVE_MXCSR);
+	uint8_t *both = e_jmp_later(e);
+	e_patch(e, x87);
+	e_fx(e, true, area);
+	clear_pointers(e);
+	e_bytes(e, "\xdb\xe3", 2); /* fninit: as C expects it */
+	e_patch(e, both);
+	move_ymm_highs(e, bt, true);
+	e_mxcsr(e, false, OFF(bt.host_mxcsr));
+	if (bt->has_avx)
+		e_bytes(e, "\xc5\xf8\x77", 3); /* vzeroupper */
+	e_store_imm32(e, OFF(bt.loaded), LOADED_NONE);
 	e_patch(e, none);
 }
 
@@ -162,7 +204,7 @@ static void make_leave(struct emit *e, const struct bt *bt)
 {
 	e_store(e, OFF(s.rip), T_ADDR);
 	store_guest_registers(e);
-	save_vectors(e, bt);
+	save_state(e, bt);
 	back_to_c(e);
 }
 
@@ -170,7 +212,7 @@ static void make_leave_link(struct emit *e, const struct bt *bt)
 {
 	e_store(e, OFF(bt.exit), T_INDEX);
 	store_guest_registers(e);
-	save_vectors(e, bt);
+	save_state(e, bt);
 	back_to_c(e);
 }
 
@@ -193,16 +235,21 @@ static void make_slow(struct emit *e, const struct bt *bt)
 	store_guest_registers(e);
 	e_mov_rr(e, RSI, T_ADDR);
 	e_mov_rr(e, RDX, T_INDEX);
-	e_load32(e, RBX, OFF(bt.vec_loaded)); /* callee-saved in C */
-	save_vectors(e, bt);
+	e_load32(e, RBX, OFF(bt.loaded)); /* callee-saved in C */
+	save_state(e, bt);
 	call_c(e, (const void *)bt_slow);
 	e_bytes(e, "\x48\x85\xc0", 3); /* test rax, rax */
 	uint8_t *leave = e_jcc_later(e, CC_E);
 	e_store(e, OFF(bt.resume), RAX);
-	e_bytes(e, "\x85\xdb", 2); /* test ebx, ebx */
-	uint8_t *no_vec = e_jcc_later(e, CC_E);
-	move_vectors(e, bt, false);
-	e_patch(e, no_vec);
+	e_alu_ri(e, false, ALU_CMP, RBX, LOADED_VEC);
+	uint8_t *none = e_jcc_later(e, CC_B);
+	uint8_t *x87 = e_jcc_later(e, CC_NE);
+	load_vectors(e, bt);
+	uint8_t *both = e_jmp_later(e);
+	e_patch(e, x87);
+	load_x87(e, bt);
+	e_patch(e, both);
+	e_patch(e, none);
 	load_guest_registers(e);
 	e_jmp_gs(e, OFF(bt.resume));
 	e_patch(e, leave);
@@ -214,21 +261,27 @@ static void make_helper(struct emit *e, const struct bt *bt)
 	e_store(e, OFF(s.rip), T_ADDR);
 	store_guest_registers(e);
 	e_mov_rr(e, RSI, T_INDEX);
-	save_vectors(e, bt);
+	save_state(e, bt);
 	call_c(e, (const void *)bt_helper);
 	resume_or_leave(e);
 }
 
 static void make_load_vec(struct emit *e, const struct bt *bt)
 {
-	move_vectors(e, bt, false);
+	load_vectors(e, bt);
+	e_jmp_gs(e, OFF(bt.resume));
+}
+
+static void make_load_x87(struct emit *e, const struct bt *bt)
+{
+	load_x87(e, bt);
 	e_jmp_gs(e, OFF(bt.resume));
 }
 
 int bt_thunks_make(struct bt *bt)
 {
 	struct bt_thunks *t = &bt->thunks;
-	struct emit e = bt_emit_begin(bt, 16384);
+	struct emit e = bt_emit_begin(&bt->hot, 16384);
 
 	if (!e.p)
 		return -1;
@@ -245,8 +298,13 @@ int bt_thunks_make(struct bt *bt)
 	make_helper(&e, bt);
 	t->load_vec = (const void *)e_here(&e);
 	make_load_vec(&e, bt);
-	if (!bt_emit_end(bt, &e))
+	t->load_x87 = (const void *)e_here(&e);
+	make_load_x87(&e, bt);
+	t->reload_x87 = (const void *)e_here(&e);
+	save_state(&e, bt);
+	make_load_x87(&e, bt);
+	if (!bt_emit_end(&bt->hot, &e))
 		return -1;
-	bt->thunk_bytes = bt->code.used;
+	bt->thunk_bytes = bt->hot.used;
 	return 0;
 }

@@ -5,7 +5,8 @@
 
 /*
  * From guest instructions to a block of host code, in three passes: decode and classify forward,
- * find which flags are wanted backward, emit forward. One translation runs at a time (bt->lock).
+ * find which flags are wanted backward, emit forward. Each vCPU translates by itself, without the lock:
+ * into its arena, from code that nobody writes to meanwhile, or else what was made is thrown away (share.c).
  */
 
 /* ---- small pieces ---- */
@@ -18,9 +19,10 @@ unsigned class_of_key(uint16_t key)
 unsigned bt_mode_index(struct bt *bt, uint16_t key)
 {
 	for (unsigned n = 0; n < BT_MODES; n++) {
-		if (!bt->mode_keys[n])
-			bt->mode_keys[n] = key;
-		if (bt->mode_keys[n] == key)
+		uint16_t there = 0;
+		if (__atomic_compare_exchange_n(&bt->mode_keys[n], &there, key, false,
+						__ATOMIC_RELAXED, __ATOMIC_RELAXED) ||
+		    there == key)
 			return n;
 	}
 	return BT_MODES;
@@ -28,7 +30,7 @@ unsigned bt_mode_index(struct bt *bt, uint16_t key)
 
 struct cold *add_cold(struct trans *t)
 {
-	static struct cold spare;
+	static _Thread_local struct cold spare;
 
 	if (t->colds == sizeof(t->cold) / sizeof(t->cold[0])) {
 		t->failed = true;
@@ -94,11 +96,11 @@ void emit_helper(struct trans *t, struct item *it, bool end)
 {
 	struct emit *e = &t->e;
 
-	if (t->bt->insn_count == BT_INSNS_MAX) {
+	if (t->a->insns.next == t->a->insns.end) {
 		t->failed = true;
 		return;
 	}
-	struct insn *i = &t->bt->insns[t->bt->insn_count++];
+	struct insn *i = &t->bt->insns[t->a->insns.next++];
 	item_select(it);
 	*i = it->i;
 	i->flags = (uint8_t)(end ? i->flags | INSN_END : i->flags & ~INSN_END);
@@ -107,11 +109,11 @@ void emit_helper(struct trans *t, struct item *it, bool end)
 	uint8_t *resume = e->p - 4;
 	e_store(e, OFF(bt.resume), T_INDEX);
 	e_mov_ri(e, T_INDEX, (uint64_t)i);
-	e_mov_ri(e, T_ADDR, it->rip);
-	e_jmp(e, t->bt->thunks.helper);
+	mov_rip(t, T_ADDR, it->rip);
+	jmp_thunk(t, t->bt->thunks.helper);
 	e_patch(e, resume);
 	t->flags = FLAGS_PARKED;
-	t->vec_ready = false;
+	t->ready = LOADED_NONE;
 }
 
 /* Does the instruction need the host's flags as they were? */
@@ -155,6 +157,19 @@ static void emit_memory(struct trans *t, const struct item *it)
 		t->flags = FLAGS_HOST;
 }
 
+/* Where the page is not in the TLB it is not worth the way. */
+static void emit_prefetch(struct trans *t, const struct item *it)
+{
+	uint8_t *from[2];
+
+	flags_clobber(t, it->live_after);
+	emit_address(t, it, 0);
+	unsigned count = emit_lookup(t, 1, 0, false, from);
+	emit_rewritten(&t->e, it, ADDR_SUM, 0);
+	for (unsigned n = 0; n < count; n++)
+		e_patch(&t->e, from[n]);
+}
+
 /* MOV between the accumulator and an absolute address. */
 static void emit_moffs(struct trans *t, const struct item *it)
 {
@@ -180,7 +195,7 @@ void emit_lea(struct trans *t, const struct item *it)
 
 	if (i->base == REG_IP) {
 		uint64_t v = it->rip + i->length + (uint64_t)i->disp;
-		e_mov_ri(e, dst, w ? v : (uint32_t)v);
+		w ? mov_rip(t, dst, v) : e_mov_ri(e, dst, (uint32_t)v);
 	} else {
 		emit_homes_in(t, it->address & HOME_MASK);
 		e_lea(e, w, dst, i->base < GPR_NR ? i->base : 0xff,
@@ -260,24 +275,30 @@ static void emit_divide(struct trans *t, const struct item *it)
 	t->flags = FLAGS_HOST;
 }
 
-void emit_vec_ready(struct trans *t, const struct item *it)
+void emit_ready(struct trans *t, const struct item *it, unsigned needs)
 {
+	if (!(needs & ~t->ready))
+		return;
 	flags_clobber(t, it->live_before);
-	e_cmp_gs32(&t->e, OFF(bt.vec_loaded), 0);
+	e_cmp_gs32(&t->e, OFF(bt.loaded), needs);
 	struct cold *k = add_cold(t);
-	k->kind = COLD_VEC;
+	k->kind = COLD_LOAD;
 	k->it = it;
-	k->from = e_jcc_later(&t->e, CC_E);
+	k->from = e_jcc_later(&t->e, CC_B);
 	k->resume = t->e.p;
-	t->vec_ready = true;
+	k->ready = needs;
+	t->ready = needs;
 }
 
-/* Leaves the block when something is asked of the vCPU. */
-static void emit_poll(struct trans *t, const struct item *it)
+void emit_poll(struct trans *t, const struct item *it)
 {
 	flags_clobber(t, it->live_before);
-	e_load32(&t->e, T_INDEX, OFF(vcpu.requests));
-	e_gs(&t->e, false, 0x85, T_INDEX, OFF(bt.request_mask)); /* test */
+	if ((t->key & MODE_KEY_CPL3) && !t->bt->stress.interrupts) {
+		e_cmp_gs32(&t->e, OFF(vcpu.requests), 0); /* IF is set there (bt_run) */
+	} else {
+		e_load32(&t->e, T_INDEX, OFF(vcpu.requests));
+		e_gs(&t->e, false, 0x85, T_INDEX, OFF(bt.request_mask)); /* test */
+	}
 	struct cold *k = add_cold(t);
 	k->kind = COLD_LEAVE;
 	k->rip = it->rip;
@@ -288,9 +309,13 @@ void emit_item(struct trans *t, struct item *it)
 {
 	unsigned first = t->colds;
 
-	if (it->vec && it->kind != KIND_HELPER && it->kind != KIND_HELPER_END && !t->vec_ready) {
-		emit_vec_ready(t, it);
+	if (it->kind != KIND_HELPER && it->kind != KIND_HELPER_END) {
+		emit_ready(t, it, it->needs);
 		first = t->colds;
+	}
+	if (it->span >= 0) {
+		emit_spanned(t, it);
+		return;
 	}
 	switch (it->kind) {
 	case KIND_HELPER:
@@ -330,7 +355,11 @@ void emit_item(struct trans *t, struct item *it)
 	case KIND_CLAC:
 	case KIND_RDTSC:
 	case KIND_BIT:
+	case KIND_FLDCW:
 		emit_system(t, it);
+		break;
+	case KIND_PREFETCH:
+		emit_prefetch(t, it);
 		break;
 	case KIND_NOP:
 		break;
@@ -345,7 +374,7 @@ void emit_item(struct trans *t, struct item *it)
 			continue;
 		t->cold[n].resume = goes_on ? t->e.p : NULL;
 		t->cold[n].resume_flags = t->flags;
-		t->cold[n].resume_vec = t->vec_ready;
+		t->cold[n].ready = t->ready;
 	}
 }
 
@@ -381,9 +410,13 @@ static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *bytes, uns
 	return true;
 }
 
+/* A block goes on behind conditional jumps, for what is done once a block: but not behind any number,
+ * as every jump makes it less likely that the code behind it runs at all. */
+enum { JUMPS_MAX = 4 };
+
 static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
 {
-	unsigned at = rip & ~PAGE_MASK;
+	unsigned at = rip & ~PAGE_MASK, jumps = 0;
 	unsigned most = t->bt->stress.on ? bt_stress_items(t->bt, ITEMS_MAX) : ITEMS_MAX;
 
 	while (t->count < most && at < MEM_PAGE_BYTES) {
@@ -393,7 +426,8 @@ static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
 			break;
 		at += it->i.length;
 		rip += it->i.length;
-		if (ends_block(it))
+		jumps += it->kind == KIND_JCC;
+		if (ends_block(it) || jumps == JUMPS_MAX)
 			break;
 	}
 }
@@ -411,7 +445,7 @@ static void find_live_flags(struct trans *t)
 		if (it->kind == KIND_HELPER || it->kind == KIND_PUSHF || ends_block(it) ||
 		    it->kind == KIND_JCC)
 			live = FLAGS_ARITH;
-		else if (it->kind != KIND_NOP)
+		else if (it->kind != KIND_NOP && it->kind != KIND_PREFETCH)
 			live = (live & ~it->flags_written) | it->flags_read;
 		it->live_before = live;
 	}
@@ -428,7 +462,7 @@ static bool clobbers_flags(const struct item *it)
 	case KIND_MOV_SELECTOR:
 	case KIND_JUMP:
 	case KIND_JCC:
-		return it->vec;
+		return it->needs;
 	default:
 		return true;
 	}
@@ -478,86 +512,124 @@ static void emit_all(struct trans *t)
 {
 	bool poll = needs_poll(t);
 
+	if (t->loop.on) {
+		if (poll && t->loop.reg != REG_NONE) {
+			emit_poll(t, &t->item[0]); /* every few turns are enough */
+			poll = false;
+		}
+		emit_loop_head(t);
+	}
 	for (unsigned n = 0; n < t->count; n++) {
 		struct item *it = &t->item[n];
-		struct group g;
-		plan_group(t, n, &g);
-		bool last = n + (g.count ? g.count : 1) == t->count || it->kind == KIND_JCC;
+		bool last = n + 1 == t->count || it->kind == KIND_JCC;
 		bool free = !it->live_before || t->flags == FLAGS_PARKED || t->flags == FLAGS_BOTH;
 
 		bool shadow = n && t->item[n - 1].kind == KIND_STI;
 		if (poll && (free || last) && !shadow) {
+			settle_sp(t);
 			emit_poll(t, it);
 			poll = false;
 		}
-		if (g.count) {
-			emit_group(t, n, &g);
-			n += g.count - 1;
-		} else {
-			emit_item(t, it);
-		}
+		probe_early(t, n);
+		emit_item(t, it);
+		note_held(t, it);
 	}
 	const struct item *end = &t->item[t->count - 1];
 	if (!ends_block(end))
 		emit_direct_exit(t, end->rip + end->i.length);
-	emit_cold(t);
 }
 
 /* Begins a translation; the decoder is next. */
 static struct trans *begin(struct bt *bt, struct soft_cpu *c, uint32_t page)
 {
-	static struct trans trans; /* under the lock */
+	struct bt_arena *a = c->bt.arena;
+	struct trans *t = a->trans;
 
-	trans.bt = bt;
-	trans.c = c;
-	trans.key = bt->mode_keys[bt->pages[page].mode];
-	trans.vec_ready = trans.failed = false;
-	trans.count = trans.colds = 0;
-	return &trans;
+	t->bt = bt;
+	t->a = a;
+	t->before = *a;
+	t->c = c;
+	t->key = bt->mode_keys[bt->pages[page].mode];
+	t->ready = LOADED_NONE;
+	t->failed = false;
+	t->count = t->colds = t->relocs = 0;
+	t->may_move = bt_may_move(bt, page);
+	t->in_cold = false;
+	return t;
 }
 
-/* The second and third pass, and the block's place in the cache. NULL: no room. */
-static struct bt_block *finish(struct trans *t, const uint32_t page[2])
+void bt_tell_perf(struct bt *bt, const struct bt_block *b)
+{
+	const struct bt_page *p = &bt->pages[b->page];
+
+	if (bt->perf_map)
+		fprintf(bt->perf_map, "%lx %lx guest_%lx_%s\n", (unsigned long)b->main,
+			(unsigned long)b->hot_bytes, (unsigned long)(p->gva + b->offset),
+			bt->mode_keys[p->mode] & MODE_KEY_CPL3 ? "user" : "kernel");
+}
+
+void bt_untranslate(struct soft_cpu *c)
+{
+	struct bt_arena *a = c->bt.arena;
+	const struct bt_arena *before = &a->trans->before;
+
+	a->hot.used = before->hot.used;
+	a->cold.used = before->cold.used;
+	a->blocks = before->blocks;
+	a->exits = before->exits;
+	a->insns = before->insns;
+}
+
+/* The second and third pass. NULL: no room. */
+static struct bt_block *finish(struct trans *t, const uint32_t page[2], bool plain)
 {
 	struct bt *bt = t->bt;
-	unsigned blocks = bt->block_count, exits = bt->exit_count;
+	struct bt_arena *a = t->a;
 	const struct item *first = &t->item[0], *end = &t->item[t->count - 1];
-	struct bt_block *b = bt_block_new(bt, page[0], first->rip & ~PAGE_MASK);
+	struct bt_block *b = bt_block_new(bt, a, page[0], first->rip & ~PAGE_MASK);
 
 	t->b = b;
-	t->e = bt_emit_begin(bt, 32768);
+	t->e = bt_emit_begin(&a->hot, HOT_MAX);
 	if (!b || !t->e.p)
 		return NULL;
+	b->main = (const void *)e_here(&t->e);
 	find_live_flags(t);
+	b->plain = plain;
+	plan_spans(t);
 	b->mode = bt->pages[page[0]].mode;
 	b->page2 = page[1];
 	b->flags = (uint8_t)(b->page2 && first->live_before ? FLAGS_PARKED : entry_flags(t));
 	b->bytes = (uint16_t)(end->rip + end->i.length - first->rip);
 	t->flags = (enum flags_at)b->flags;
 	if (b->page2) {
+		t->may_move = false;
 		bt_emit_page_check(bt, &t->e, b->page2);
 		struct cold *k = add_cold(t);
 		k->kind = COLD_LEAVE;
 		k->rip = first->rip;
 		k->from = e_jcc_later(&t->e, CC_NE);
 	}
+	t->hot_start = t->e.p;
 	emit_all(t);
-	b->main = t->failed ? NULL : bt_emit_end(bt, &t->e);
-	if (!b->main || !bt_block_publish(bt, b)) {
-		bt->block_count = blocks;
-		bt->exit_count = exits;
+	struct emit hot = t->e;
+	t->e = bt_emit_begin(&a->cold, COLD_MAX);
+	t->cold_start = t->e.p;
+	t->in_cold = true;
+	if (t->e.p && !t->failed)
+		emit_cold(t);
+	bool good = t->e.p && !t->failed && !hot.full && !t->e.full;
+	b->main = good ? bt_emit_end(&a->hot, &hot) : NULL;
+	b->cold = good ? bt_emit_end(&a->cold, &t->e) : NULL;
+	if (!b->main || !b->cold)
 		return NULL;
-	}
-	bt->translated_insns += t->count;
-	if (bt->perf_map)
-		fprintf(bt->perf_map, "%lx %lx guest_%lx_%s\n", (unsigned long)b->main,
-			(unsigned long)((const char *)e_here(&t->e) - (const char *)b->main),
-			(unsigned long)first->rip, t->key & MODE_KEY_CPL3 ? "user" : "kernel");
+	b->hot_bytes = (uint16_t)(hot.p - t->hot_start);
+	if (t->may_move)
+		bt_keep_template(t, (size_t)(t->e.p - t->cold_start), t->before.exits.next);
 	return b;
 }
 
 struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, uint64_t rip,
-			      const uint8_t *hva_page, bool *full)
+			      bool plain, const uint8_t *hva_page, bool *full)
 {
 	struct trans *t = begin(bt, c, page);
 
@@ -565,13 +637,16 @@ struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, 
 	decode(t, rip, hva_page);
 	if (!t->count)
 		return NULL;
-	struct bt_block *b = finish(t, (const uint32_t[2]){page, 0});
+	struct bt_block *b = finish(t, (const uint32_t[2]){page, 0}, plain);
 	*full = !b;
+	if (!b)
+		bt_untranslate(c);
 	return b;
 }
 
 struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const uint32_t page[2],
-				     uint64_t rip, const uint8_t *const hva_page[2], bool *full)
+				     uint64_t rip, bool plain, const uint8_t *const hva_page[2],
+				     bool *full)
 {
 	struct trans *t = begin(bt, c, page[0]);
 	unsigned room = MEM_PAGE_BYTES - (rip & ~PAGE_MASK);
@@ -582,7 +657,12 @@ struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const ui
 	memcpy(bytes + room, hva_page[1], 15);
 	if (!decode_item(t, rip, bytes, room + 15) || t->item[0].i.length <= room)
 		return NULL;
-	struct bt_block *b = finish(t, page);
+	/* A loop that lies across two pages is one block, too. */
+	if (!ends_block(&t->item[0]))
+		decode(t, rip + t->item[0].i.length, hva_page[1]);
+	struct bt_block *b = finish(t, page, plain);
 	*full = !b;
+	if (!b)
+		bt_untranslate(c);
 	return b;
 }

@@ -12,6 +12,7 @@ enum kind {
 	KIND_COPY,	 /* no memory operand: the bytes as they are */
 	KIND_MEMORY,	 /* one memory operand, which is reached by a probe */
 	KIND_NOP,
+	KIND_PREFETCH,
 	KIND_LEA,
 	KIND_MOFFS,
 	KIND_PUSH,
@@ -36,9 +37,53 @@ enum kind {
 	KIND_SWAPGS,
 	KIND_STAC,
 	KIND_CLAC,
+	KIND_FLDCW,
 };
 
-enum { ITEMS_MAX = 48 };
+/* The last two: bytes of hot and of cold code that a block has at most. */
+enum { ITEMS_MAX = 48, HOT_MAX = 24576, COLD_MAX = 49152 };
+
+/* Bytes [low, high) from what the registers held at their version; see span.c. */
+struct span {
+	uint8_t base, index, scale, seg; /* REG_NONE: none */
+	unsigned base_version, index_version, epoch;
+	uint64_t page; /* without registers: of the address, from which offsets count */
+	int low, high;
+	unsigned align;
+	int aligned_at; /* offset of an access that has to be aligned */
+	bool write;
+	unsigned accesses;
+	bool kept;   /* its host address, in bt.span[] */
+	bool probed; /* at this point of emission */
+	/* The item before which it is looked up, ahead of its first access, or -1; and by how much its
+	 * address has moved there. */
+	int8_t early;
+	int early_moved;
+	/* Of a loop (loop.c): the first item with an access, whether the probe is before the loop,
+	 * and by how much the addresses move in one turn. */
+	uint8_t item;
+	bool hoisted;
+	int step;
+};
+
+/* What is known of the registers at a point of the block: how often each was changed in an unknown
+ * way, and by how much it moved since; and what has ended all spans (span.c). */
+struct known {
+	unsigned version[GPR_NR];
+	int delta[GPR_NR];
+	unsigned epoch;
+};
+
+/* A block that jumps back to its own start; see loop.c. */
+struct loop {
+	int edge;	/* the jump's item, or -1: no such loop */
+	struct known k; /* at the edge */
+	unsigned
+		reg; /* tells by its value when the spans have to be looked up again; REG_NONE: never */
+	int step;	/* of reg, each turn */
+	unsigned turns; /* that the spans are looked up for */
+	bool on;	/* there are hoisted spans */
+};
 
 /* One guest instruction on its way through the translator. */
 struct item {
@@ -51,43 +96,54 @@ struct item {
 	uint16_t mem_bytes;
 	uint8_t align; /* of the memory operand, or 0 */
 	bool mem_read, mem_write;
-	bool vec;			    /* needs the vector state loaded */
+	uint8_t needs;			    /* LOADED_* */
 	uint32_t flags_read, flags_written; /* arithmetic flags */
 	uint32_t live_before, live_after;
+	int8_t span; /* that its access is in, or -1 */
+	int offset;  /* of the access there */
+	int moved;   /* how much of that is what registers have moved by */
 };
 
 /* A block being translated. */
 struct trans {
 	struct bt *bt;
+	struct bt_arena *a, before; /* as it was before the block */
 	struct soft_cpu *c;
 	struct bt_block *b;
 	struct emit e;
 	uint16_t key; /* MODE_KEY_* at this point (STAC and CLAC change it) */
 	enum flags_at flags;
-	bool vec_ready;
-	bool failed; /* out of some resource */
+	unsigned ready; /* LOADED_*: known to be loaded at this point */
+	bool failed;	/* out of some resource */
 	unsigned count;
 	struct item item[ITEMS_MAX];
+	struct span span[BT_SPANS];
+	unsigned spans;
+	struct loop loop;
+	/* For copies; see relocate.c. */
+	bool may_move, in_cold;
+	const uint8_t *hot_start, *cold_start;
+	struct reloc reloc[16 * ITEMS_MAX];
+	unsigned relocs;
+	int sp_due; /* bytes that RSP is behind by, between pushes and pops of one span */
+	int held;   /* the span whose host address T_ADDR holds at this point, or -1 */
 
 	/* Code that is put behind the block: probes' misses and exits. */
 	struct cold {
-		enum { COLD_MISS, COLD_LEAVE, COLD_EXIT, COLD_VEC, COLD_HELPER, COLD_GROUP } kind;
+		enum { COLD_MISS, COLD_LEAVE, COLD_EXIT, COLD_LOAD, COLD_HELPER, COLD_PLAIN } kind;
 		const struct item *it;
 		uint8_t *from;	      /* jump to patch */
 		const uint8_t *retry; /* as it runs */
 		uint8_t *resume;      /* where to go on, writable view */
 		enum flags_at resume_flags;
-		bool resume_vec; /* the vector state is loaded there */
+		unsigned ready; /* COLD_LOAD: what to load; else what is loaded where it goes on */
 		uint64_t rip;
 		struct bt_exit *exit;
 		uint8_t size, write, class;
 		int16_t stack_disp; /* the address is [RSP + this] where there is no operand */
 		bool by_stack;
-		unsigned base;	       /* of by_stack */
-		unsigned first, count; /* of COLD_GROUP: the items */
-		uint16_t key;	       /* the mode where they are */
-		enum flags_at start_flags;
-	} cold[12 * ITEMS_MAX];
+		unsigned base; /* of by_stack */
+	} cold[8 * ITEMS_MAX];
 	unsigned colds;
 };
 
@@ -99,7 +155,12 @@ void item_select(struct item *it);
 /* ---- rewrite.c ---- */
 
 /* How the memory operand is addressed in the copy. */
-enum addressing { ADDR_SUM, /* [T_ADDR + T_INDEX] */ ADDR_R11, /* [R11 + disp] */ ADDR_R10 };
+enum addressing {
+	ADDR_SUM, /* [T_ADDR + T_INDEX] */
+	ADDR_R11, /* [R11 + disp] */
+	ADDR_R10,
+	ADDR_MOVED, /* its own registers and displacement, of which one at most is not there, + R11 */
+};
 void emit_rewritten(struct emit *e, const struct item *it, enum addressing how, int32_t disp);
 
 /* ---- probe.c: the way memory operands are reached ---- */
@@ -109,29 +170,70 @@ void emit_probe(struct trans *t, const struct item *it, unsigned size, unsigned 
 /* The same for [RSP + disp] (or another base register). */
 void emit_probe_stack(struct trans *t, const struct item *it, unsigned base, int disp,
 		      unsigned size, bool write);
-/* For bytes [base + disp, + span): leaves the host address of base + disp in T_ADDR. Returns the
- * jumps of a miss in from[], their number in *count. */
-void emit_probe_span(struct trans *t, unsigned base, int disp, unsigned span, unsigned align,
-		     bool write, uint8_t *from[2], unsigned *count);
-/* lea T_ADDR, effective linear address. */
-void emit_address(struct trans *t, const struct item *it);
+/* lea T_ADDR, effective linear address + extra; or base register + disp. */
+void emit_address(struct trans *t, const struct item *it, int extra);
+void emit_base_disp(struct trans *t, unsigned base, int disp);
+/* Looks T_ADDR up: the jumps of a miss go to from[], their number is returned. Afterwards the
+ * offset in the page is in T_ADDR and the host page in T_INDEX. */
+unsigned emit_lookup(struct trans *t, unsigned size, unsigned align, bool write, uint8_t *from[2]);
+/* The same, but leaves in T_ADDR how far the host page lies from the guest's. */
+unsigned emit_lookup_distance(struct trans *t, unsigned size, unsigned align, bool write,
+			      uint8_t *from[2]);
+/* The same for the item's operand + extra where its address is a constant: leaves the host page in
+ * T_INDEX; the offset in it is known. False: it is not, or not within a page, or not aligned. */
+struct constant_lookup {
+	uint8_t *from; /* the jump of a miss */
+	unsigned offset;
+};
+bool emit_lookup_constant(struct trans *t, const struct item *it, int extra, unsigned size,
+			  unsigned align, bool write, struct constant_lookup *l);
 /* T_ADDR += T_INDEX: one register for the host address. */
 void emit_sum(struct emit *e);
 
-/* ---- group.c ---- */
+/* ---- span.c: accesses that share a probe ---- */
 
-/* Accesses off one base register that share a probe. */
-struct group {
-	unsigned count; /* of items; 0: no group here */
-	unsigned base;
-	int low, high; /* offsets from the base's value at the start */
-	unsigned align;
-	bool write;
-	bool vec;
-};
-void plan_group(const struct trans *t, unsigned first, struct group *g);
-void emit_group(struct trans *t, unsigned first, const struct group *g);
-void emit_cold_group(struct trans *t, const struct cold *k);
+/* Finds the spans of the block; after decoding. */
+void plan_spans(struct trans *t);
+/* An instruction whose access is in a span. */
+void emit_spanned(struct trans *t, const struct item *it);
+/* Looks up the spans whose turn comes before this item, ahead of their first access. */
+void probe_early(struct trans *t, unsigned item);
+/* The look-up of a span, at a point where its address has moved by `moved` since the block's begin:
+ * `bytes` bytes from `low` on. Leaves in T_ADDR the host address of `low`, or of a span that moves how
+ * far the host's addresses lie from the guest's. The plain variant goes on at rip. */
+void look_span_up(struct trans *t, unsigned span, int moved, int low, unsigned bytes, uint64_t rip);
+/* Brings RSP up to date. */
+void settle_sp(struct trans *t);
+/* After every instruction: is what T_ADDR holds of a span still there? */
+void note_held(struct trans *t, const struct item *it);
+/* What the instruction does to what is known. */
+void note_effects(const struct trans *t, const struct item *it, struct known *k);
+/* Keeps the span's host address, or what else T_ADDR holds of it. */
+void keep_span(struct trans *t, unsigned span);
+
+/* ---- loop.c: spans that are looked up before a loop ---- */
+
+/* Is the block a loop that spans can be taken out of? Before spans are planned. */
+void plan_loop(struct trans *t);
+/* Which spans are. */
+void plan_hoisting(struct trans *t);
+/* The look-ups, and where the loop begins. */
+void emit_loop_head(struct trans *t);
+/* Is the jump one that goes to where the loop begins? */
+bool is_loop_edge(const struct trans *t, const struct item *it);
+/* The operand of an access whose span moves with the loop. */
+void emit_moving(struct trans *t, const struct item *it);
+
+/* ---- relocate.c ---- */
+
+/* A value at `at`, in the part that is being written, changes in a copy; a jump from hot to cold
+ * code is noted when the latter is written. */
+void note_reloc(struct trans *t, enum reloc_kind kind, const uint8_t *at);
+/* mov reg, guest address */
+void mov_rip(struct trans *t, unsigned reg, uint64_t rip);
+void jmp_thunk(struct trans *t, const void *thunk);
+/* What copies of the block need, whose cold code has so many bytes and whose exits begin with first_exit. */
+void bt_keep_template(struct trans *t, size_t cold, unsigned first_exit);
 
 /* ---- system.c ---- */
 void emit_system(struct trans *t, struct item *it);
@@ -144,6 +246,8 @@ void emit_flow(struct trans *t, struct item *it);
 void store_scratch(struct trans *t);
 void emit_indirect(struct trans *t, const struct item *it, unsigned popped);
 void move_sp(struct trans *t, int by);
+/* Where `from` jumps to: the block's plain variant, at rip. */
+void add_plain_exit(struct trans *t, uint64_t rip, uint8_t *from);
 /* Ends the block by going to rip in the present mode. */
 void emit_direct_exit(struct trans *t, uint64_t rip);
 void emit_cold(struct trans *t);
@@ -153,7 +257,9 @@ struct cold *add_cold(struct trans *t);
 void emit_item(struct trans *t, struct item *it);
 void emit_copy(struct trans *t, const struct item *it);
 void emit_lea(struct trans *t, const struct item *it);
-void emit_vec_ready(struct trans *t, const struct item *it);
+void emit_ready(struct trans *t, const struct item *it, unsigned needs);
+/* Leaves the block when something is asked of the vCPU. */
+void emit_poll(struct trans *t, const struct item *it);
 bool needs_flags(const struct item *it);
 void e_rr(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned rm);
 /* Brings flags that are wanted later to safety before they are clobbered. */

@@ -150,6 +150,10 @@ int insn_decode(enum insn_mode mode, bool amd, const uint8_t *bytes, unsigned av
 			return avail < 15 ? -ENODATA : -E2BIG;
 		return st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ? -E2BIG : -EINVAL;
 	}
+	/* MOVSXD to 16 bits reads 16 (SDM), AMD's 32 (APM Vol. 3), as the decoder has it for both. */
+	if (!amd && d->z.mnemonic == ZYDIS_MNEMONIC_MOVSXD && d->op[0].size == 16 &&
+	    d->op[1].type == ZYDIS_OPERAND_TYPE_MEMORY)
+		d->op[1].size = 16;
 	memset(i, 0, sizeof(*i));
 	i->mnemonic = d->z.mnemonic;
 	i->length = d->z.length;

@@ -82,7 +82,8 @@ void check_ac(struct soft_cpu *c, const struct insn *i, uint64_t offset, unsigne
 {
 	unsigned align = bytes >= 16 ? 16 : 8; /* 32-byte operands: as two of 16; 10-byte ones: 8 */
 
-	if (!c->align_check || bytes <= 8)
+	/* Operands of vectors may or may not be checked (SDM, MOVUPS): AMD's are, Intel's are not. */
+	if (!c->align_check || bytes <= 8 || (bytes >= 16 && !c->vendor_amd))
 		return;
 	if (cpu_linear(c, i->seg, offset, bytes, write) & (align - 1))
 		cpu_raise(c, VEC_AC, 0);

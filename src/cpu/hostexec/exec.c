@@ -31,6 +31,29 @@ static void need_alignment(struct soft_cpu *c, const struct insn *i, const struc
 	check_ac(c, i, ea, f->mem_bytes, f->flags & FORM_WRITE);
 }
 
+static bool unchecked(const struct soft_cpu *c, const struct form *f)
+{
+	return (f->flags & FORM_NO_AC) && !c->vendor_amd;
+}
+
+static void read_operand(struct soft_cpu *c, const struct insn *i, const struct form *f,
+			 uint64_t ea, void *to)
+{
+	if (unchecked(c, f))
+		read_any(c, i, ea, to, f->mem_bytes);
+	else
+		cpu_read(c, i->seg, ea, to, f->mem_bytes);
+}
+
+static void write_operand(struct soft_cpu *c, const struct insn *i, const struct form *f,
+			  uint64_t ea, const void *from)
+{
+	if (unchecked(c, f))
+		write_any(c, i, ea, from, f->mem_bytes);
+	else
+		cpu_write(c, i->seg, ea, from, f->mem_bytes);
+}
+
 static void save_old(const struct soft_cpu *c, struct simd_old *old)
 {
 	memcpy(old->gpr, c->s.gpr, sizeof(old->gpr));
@@ -67,10 +90,11 @@ void exec_form(struct soft_cpu *c, const struct insn *i)
 	if (flags & (FORM_READ | FORM_WRITE)) {
 		ea = cpu_ea(c, i);
 		need_alignment(c, i, f, ea);
-		if ((flags & FORM_WRITE) && (flags & (FORM_READ | FORM_SIMD_FP)))
+		if ((flags & FORM_WRITE) &&
+		    ((flags & FORM_READ) || ((flags & FORM_SIMD_FP) && c->vendor_amd)))
 			cpu_probe(c, i->seg, ea, f->mem_bytes, true);
 		if (flags & FORM_READ)
-			cpu_read(c, i->seg, ea, fr.mem, f->mem_bytes);
+			read_operand(c, i, f, ea, fr.mem);
 	}
 	fr.flags = (c->s.rflags & FLAGS_ARITH) | FLAG_R1 | FLAG_IF;
 	bool careful = false;
@@ -82,15 +106,19 @@ void exec_form(struct soft_cpu *c, const struct insn *i)
 	}
 	f->code(c, &fr);
 	if (careful) {
-		if (flags & FORM_HALF_OUT)
+		if ((flags & FORM_HALF_OUT) && simd_would_raise(c, MXCSR_UE))
 			fr.mxcsr |= half_underflow(c, i, f, &fr);
 		if (simd_would_raise(c, fr.mxcsr & MXCSR_UE))
 			fr.mxcsr = without_flush(c, f, &fr, &old);
 		simd_raise(c, fr.mxcsr, &old);
 	}
+	/* VCVTPS2PH: Intel's converts first, so that its exceptions come before the store's, and its flags
+	 * stay when that faults; AMD's looks at the operand first. */
+	if ((flags & FORM_SIMD_FP) && !c->vendor_amd)
+		simd_commit(c, fr.mxcsr);
 	if (flags & FORM_WRITE)
-		cpu_write(c, i->seg, ea, fr.mem, f->mem_bytes);
-	if (flags & FORM_SIMD_FP)
+		write_operand(c, i, f, ea, fr.mem);
+	if ((flags & FORM_SIMD_FP) && c->vendor_amd)
 		simd_commit(c, fr.mxcsr);
 	if (flags & FORM_FLAGS)
 		c->s.rflags = (c->s.rflags & ~FLAGS_ARITH) | (fr.flags & FLAGS_ARITH);

@@ -53,6 +53,7 @@ enum form_flag {
 	FORM_FX_XMM = 32,    /* with XMM registers in it */
 	FORM_POINTERS = 128, /* updates the x87 opcode and pointers: no control instruction */
 	FORM_HALF_OUT = 64,  /* writes half-precision numbers, which ignore MXCSR.FZ */
+	FORM_NO_AC = 256,    /* Intel's checks no alignment, also of 8 bytes and less */
 };
 
 /* What a stub works on. Offsets are in the generated code. */
@@ -94,6 +95,12 @@ const void *form_make(const struct decoded *d, const struct insn *i);
  * cpu_write think nothing. Raises what comes before it, too. */
 void check_ac(struct soft_cpu *c, const struct insn *i, uint64_t offset, unsigned bytes,
 	      bool write);
+
+/* cpu_read, cpu_write and cpu_probe, but for alignment (masked.c). */
+void read_any(struct soft_cpu *c, const struct insn *i, uint64_t at, void *to, unsigned len);
+void write_any(struct soft_cpu *c, const struct insn *i, uint64_t at, const void *from,
+	       unsigned len);
+void probe_any(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned len, bool write);
 
 /* The form of i, from i->aux. NULL: it cannot be made again. */
 const struct form *form_get(struct soft_cpu *c, const struct insn *i);

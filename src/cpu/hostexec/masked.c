@@ -69,7 +69,7 @@ static uint64_t linear_of(struct soft_cpu *c, const struct insn *i, uint64_t at,
 	return cpu_linear(c, i->seg, at, 1, write);
 }
 
-static void read_any(struct soft_cpu *c, const struct insn *i, uint64_t at, void *to, unsigned len)
+void read_any(struct soft_cpu *c, const struct insn *i, uint64_t at, void *to, unsigned len)
 {
 	if (c->align_check)
 		lin_read(c, linear_of(c, i, at, len, false), to, len,
@@ -78,8 +78,8 @@ static void read_any(struct soft_cpu *c, const struct insn *i, uint64_t at, void
 		cpu_read(c, i->seg, at, to, len);
 }
 
-static void write_any(struct soft_cpu *c, const struct insn *i, uint64_t at, const void *from,
-		      unsigned len)
+void write_any(struct soft_cpu *c, const struct insn *i, uint64_t at, const void *from,
+	       unsigned len)
 {
 	if (c->align_check)
 		lin_write(c, linear_of(c, i, at, len, true), from, len,
@@ -88,8 +88,7 @@ static void write_any(struct soft_cpu *c, const struct insn *i, uint64_t at, con
 		cpu_write(c, i->seg, at, from, len);
 }
 
-static void probe_any(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned len,
-		      bool write)
+void probe_any(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned len, bool write)
 {
 	if (c->align_check)
 		lin_probe(c, linear_of(c, i, at, len, write), len, (enum mmu_class)c->data_class,
@@ -136,14 +135,12 @@ static void vmaskmov_store(struct soft_cpu *c, const struct insn *i)
 	store_selected(c, i, cpu_ea(c, i), mask, data, &s);
 }
 
-/* MASKMOV*: AMD's checks the whole operand, whatever the mask, in halves of 8 bytes; with Intel's
- * that is left open. */
+/* MASKMOV*: the whole operand is checked, whatever the mask, in halves of 8 bytes, which may be done (SDM,
+ * MASKMOVDQU); AMD's takes the lower one first, Intel's the upper one. */
 static void check_whole(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned bytes)
 {
-	if (!c->vendor_amd)
-		return;
 	for (unsigned n = 0; n < bytes; n += 8)
-		cpu_probe(c, i->seg, at + n, 8, true);
+		cpu_probe(c, i->seg, at + (c->vendor_amd ? n : bytes - 8 - n), 8, true);
 }
 
 /* MASKMOVDQU and VMASKMOVDQU: bytes, to seg:rDI. */
@@ -233,17 +230,26 @@ static uint64_t element_address(struct soft_cpu *c, const struct insn *i, const 
 /*
  * What a gather leaves that faults at element `end`: the elements before it are loaded and their
  * mask is cleared. With Intel's, the mask of the others is made all ones or zeros first (SDM,
- * VGATHERDPS); with AMD's, it stays.
+ * VGATHERDPS), and what a register has beyond 128 bits is cleared with its first write; with AMD's, all
+ * that stays.
  */
 static void keep_partial(struct soft_cpu *c, const struct insn *i, const struct shape *s,
-			 const uint8_t *dst, uint8_t *mask, unsigned end)
+			 uint8_t *dst, uint8_t *mask, unsigned end, bool progress)
 {
-	for (unsigned k = 0; k < s->elements; k++) {
+	/* With indices of 64 bits there are only half as many elements of 32. */
+	unsigned masks = c->vendor_amd ? s->elements : s->vector_bytes / s->bytes;
+
+	for (unsigned k = 0; k < masks; k++) {
 		uint8_t *m = mask + k * s->bytes;
 		if (k < end || (!c->vendor_amd && !selected(mask, s, k)))
 			memset(m, 0, s->bytes);
 		else if (!c->vendor_amd)
 			memset(m, 0xff, s->bytes);
+	}
+	if (!c->vendor_amd && s->vector_bytes == 16) {
+		memset(mask + 16, 0, 16);
+		if (progress)
+			memset(dst + 16, 0, 16);
 	}
 	memcpy(guest_xmm(c, i->reg[2]), mask, 16);
 	memcpy(guest_ymmh(c, i->reg[2]), mask + 16, 16);
@@ -279,10 +285,12 @@ static void gather(struct soft_cpu *c, const struct insn *i)
 		progress = true;
 	}
 	if (end < s.elements) {
-		keep_partial(c, i, &s, dst, mask, end);
+		keep_partial(c, i, &s, dst, mask, end, progress);
 		if (progress && (c->s.rflags & FLAG_TF)) {
-			/* The trap after what was done comes before the fault. */
+			/* The trap after what was done comes before the fault; with RF, by the SDM. */
 			c->next_rip = c->s.rip;
+			if (!c->vendor_amd)
+				c->s.rflags |= FLAG_RF;
 			return;
 		}
 		probe_any(c, i, at[end], s.bytes, false);

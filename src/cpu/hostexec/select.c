@@ -68,6 +68,7 @@ static struct {
 	bool has[ZYDIS_ISA_SET_MAX_VALUE + 1];
 	uint32_t mxcsr_mask;
 	bool amd;
+	bool cvtpi2ps_mmx; /* CVTPI2PS from memory is an MMX instruction, too */
 } host;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -82,6 +83,19 @@ static bool host_bit(const struct isa *a)
 	return r[a->reg] >> a->bit & 1;
 }
 
+/* Its manuals say so, those of CVTPI2PD do not, and processors treat both alike: TOP tells. */
+static bool cvtpi2ps_enters_mmx(void)
+{
+	const uint64_t zero = 0;
+	uint16_t status;
+
+	__asm__ volatile("fninit\n\tfld1\n\tcvtpi2ps %[zero], %%xmm0\n\tfnstsw %[status]\n\tfninit"
+			 : [status] "=m"(status)
+			 : [zero] "m"(zero)
+			 : "xmm0", "memory");
+	return !(status & 0x3800);
+}
+
 static void look_at_host(void)
 {
 	bool avx = host_has_avx();
@@ -94,6 +108,7 @@ static void look_at_host(void)
 	uint32_t v[4];
 	host.amd = __get_cpuid(0, &v[0], &v[1], &v[2], &v[3]) &&
 		   (v[1] == 0x68747541 || v[1] == 0x6f677948); /* "Auth", "Hygo" */
+	host.cvtpi2ps_mmx = cvtpi2ps_enters_mmx();
 	struct {
 		alignas(16) uint8_t bytes[512];
 	} fx = {0};
@@ -165,14 +180,13 @@ static bool is_control(ZydisMnemonic m)
 	       m == ZYDIS_MNEMONIC_FRSTOR || m == ZYDIS_MNEMONIC_FNOP;
 }
 
-/* Between MMX and XMM registers or memory; the memory forms name only one of them. AMD's CVTPI2PS
- * has nothing to do with MMX then. */
+/* Between MMX and XMM registers or memory; the memory forms name only one of them. */
 static bool converts_mmx(const struct decoded *d)
 {
 	ZydisMnemonic m = d->z.mnemonic;
 
 	if (m == ZYDIS_MNEMONIC_CVTPI2PS)
-		return !host.amd || d->z.raw.modrm.mod == 3;
+		return host.cvtpi2ps_mmx || d->z.raw.modrm.mod == 3;
 	return m == ZYDIS_MNEMONIC_CVTPS2PI || m == ZYDIS_MNEMONIC_CVTTPS2PI ||
 	       m == ZYDIS_MNEMONIC_CVTPD2PI || m == ZYDIS_MNEMONIC_CVTTPD2PI;
 }
@@ -298,6 +312,9 @@ void form_classify(const struct decoded *d, struct form *f)
 			f->flags |= FORM_SIMD_FP;
 		break;
 	}
+	/* "Type 11 (do not report #AC)" (SDM, VCVTPH2PS and VCVTPS2PH). */
+	if (d->z.meta.isa_set == ZYDIS_ISA_SET_F16C)
+		f->flags |= FORM_NO_AC;
 	if (d->z.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH)
 		f->flags |= FORM_HALF_OUT;
 	set_alignment(d, f);

@@ -10,7 +10,9 @@
  * The last-instruction and last-data pointers and the opcode: when FIP comes back as the address of
  * the stub's instruction, the host has updated them, and the host's addresses in them are replaced
  * by the guest's. When it does not, they are kept as they were, but for AMD's: its FXSAVE has them
- * only while an exception is pending, so that an update is made here. CS and DS selectors are
+ * only while an exception is pending, so that an update is made here. A host may update FIP alone when
+ * no exception is unmasked (SDM Vol. 1, 8.1.8 and 8.1.9); whether FOP is the stub's or the guest's own,
+ * that by chance is the same, shows in starting from another. CS and DS selectors are
  * always 0, as CPUID says (7.0:EBX bit 13).
  */
 enum { IMAGE_BYTES = 160, IMAGE_XMM_BYTES = 416, MXCSR_AT = 24, MXCSR_END = 32 };
@@ -29,10 +31,12 @@ static void load_image(struct soft_cpu *c, const struct form *f, struct frame *f
 static void store_image(struct soft_cpu *c, const struct form *f, const struct frame *fr)
 {
 	uint8_t *to = c->s.xsave.bytes;
+	const uint8_t fcw = to[XSAVE_FCW], fsw = to[XSAVE_FSW];
 
 	memcpy(to, fr->fx, MXCSR_AT);
 	memcpy(to + MXCSR_END, fr->fx + MXCSR_END,
 	       (f->flags & FORM_FX_XMM ? IMAGE_XMM_BYTES : IMAGE_BYTES) - MXCSR_END);
+	cpu_note_x87(c, fcw, fsw);
 }
 
 struct pointers {
@@ -50,6 +54,13 @@ static struct pointers get_pointers(const uint8_t *image)
 	return p;
 }
 
+static void load_fop(const struct form *f, struct frame *fr, uint16_t fop)
+{
+	if (fop == f->host_fop)
+		fop ^= 1;
+	memcpy(fr->fx + XSAVE_FOP, &fop, 2);
+}
+
 static void put_pointers(uint8_t *image, const struct pointers *p)
 {
 	memcpy(image + XSAVE_FOP, &p->fop, 2);
@@ -63,11 +74,11 @@ static void run(struct soft_cpu *c, const struct form *f, struct frame *fr, uint
 	struct pointers old = get_pointers(c->s.xsave.bytes), new;
 	bool memory = f->flags & (FORM_READ | FORM_WRITE);
 
+	load_fop(f, fr, old.fop);
 	f->code(c, fr);
 	new = get_pointers(fr->fx);
 	if (new.fip == (uint64_t)f->at) {
-		if (new.fop == f->host_fop)
-			new.fop = f->guest_fop;
+		new.fop = new.fop == f->host_fop ? f->guest_fop : old.fop;
 		new.fip = c->s.rip;
 		if (memory && new.fdp == (uint64_t)fr->mem)
 			new.fdp = ea;
@@ -116,9 +127,13 @@ void exec_x87(struct soft_cpu *c, const struct insn *i)
 		ea = cpu_ea(c, i);
 		if (f->align && (c->seg_base[i->seg] + ea) & (f->align - 1))
 			cpu_gp0(c);
-		check_ac(c, i, ea, f->mem_bytes, f->flags & FORM_WRITE);
+		/* The operand of a store that an exception keeps from being done: AMD's checks it,
+		 * Intel's does not. */
+		if ((f->flags & FORM_READ) || c->vendor_amd)
+			check_ac(c, i, ea, f->mem_bytes, f->flags & FORM_WRITE);
 		if (f->flags & FORM_WRITE) {
-			cpu_probe(c, i->seg, ea, f->mem_bytes, true);
+			if (c->vendor_amd)
+				cpu_probe(c, i->seg, ea, f->mem_bytes, true);
 			memset(fr.mem, 0, f->mem_bytes);
 		}
 		if (f->flags & FORM_READ)
@@ -138,8 +153,10 @@ void exec_x87(struct soft_cpu *c, const struct insn *i)
 			enter_mmx(c);
 		simd_raise(c, mxcsr, NULL);
 	}
-	if ((f->flags & FORM_WRITE) && store_was_done(c, f, &fr))
+	if ((f->flags & FORM_WRITE) && store_was_done(c, f, &fr)) {
+		check_ac(c, i, ea, f->mem_bytes, true);
 		cpu_write(c, i->seg, ea, fr.mem, f->mem_bytes);
+	}
 	store_image(c, f, &fr);
 	if (f->flags & FORM_FX_XMM)
 		simd_commit(c, mxcsr);

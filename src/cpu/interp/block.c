@@ -128,9 +128,14 @@ const struct tlb_code_entry *block_fetch_page(struct soft_cpu *c, uint64_t gva)
 	enum mem_kind kind;
 
 	c->vcpu.stats.count[EXIT_TLB_MISS]++;
-	if (mmu_walk(c->mem, &c->s, gva, MMU_EXEC, user ? MMU_USER : MMU_KERNEL, &page, &error) < 0)
+	int r = mmu_walk(c->mem, &c->s, gva, MMU_EXEC, user ? MMU_USER : MMU_KERNEL, &page, &error);
+	if (r == -EAGAIN)
+		cpu_begin_again(c, page.gpa);
+	if (r < 0)
 		cpu_raise_pf(c, gva, error);
-	const uint8_t *hva = mem_page(c->mem, page.gpa, &kind);
+	const uint8_t *hva = mem_page(c->mem, page.gpa, false, &kind);
+	if (kind == MEM_AWAY)
+		cpu_begin_again(c, page.gpa);
 	e->tag = gva & PAGE_MASK;
 	e->hva = hva ? hva : open_bus();
 	e->gpa = (page.gpa & PAGE_MASK) | page.global;

@@ -98,12 +98,15 @@ static void op_bound(struct soft_cpu *c, const struct insn *i)
 	unsigned size = i->width;
 	uint64_t at = ea(c, i);
 	uint64_t low = read_mem(c, i->seg, at, size);
-	uint64_t high = read_mem(c, i->seg, (at + size) & size_mask(i->addr_bytes), size);
 	uint64_t v = get_reg(c, i->reg[0], size);
 	unsigned shift = 64 - 8 * size;
+	bool below = (int64_t)(v << shift) < (int64_t)(low << shift);
 
-	if ((int64_t)(v << shift) < (int64_t)(low << shift) ||
-	    (int64_t)(v << shift) > (int64_t)(high << shift))
+	/* Intel's compares before it reads the upper bound, which may fault. */
+	if (below && !c->vendor_amd)
+		cpu_raise(c, VEC_BR, 0);
+	uint64_t high = read_mem(c, i->seg, (at + size) & size_mask(i->addr_bytes), size);
+	if (below || (int64_t)(v << shift) > (int64_t)(high << shift))
 		cpu_raise(c, VEC_BR, 0);
 }
 

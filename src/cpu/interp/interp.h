@@ -49,9 +49,11 @@ struct soft_cpu {
 	struct vcpu vcpu; /* first */
 	struct cpu_state s;
 	uint64_t next_rip;
-	struct soft_cpu *self; /* for translated code, which knows only %gs */
-	struct bt *translator; /* the binary translator of the VM, or NULL: interpreted */
-	_Atomic bool in_run;   /* between the begin and the end of run() */
+	struct soft_cpu *self;	      /* for translated code, which knows only %gs */
+	struct bt *translator;	      /* the binary translator of the VM, or NULL: interpreted */
+	_Atomic bool in_run;	      /* between the begin and the end of run() */
+	_Atomic unsigned mem_asked;   /* enum mem_ask: what to forget (forget.c) */
+	_Atomic uint32_t mem_answers; /* how often that was done */
 
 	/* Derived from s by cpu_update_mode after anything it depends on has changed: CS, SS, CR0,
 	 * CR4, EFER, RFLAGS.VM/AC, CPL, segment bases and limits. */
@@ -96,10 +98,14 @@ struct soft_cpu {
 		uint64_t cr2;
 	} fault; /* what cpu_raise carries to the loop */
 
-	struct { /* the event being delivered, to tell double faults */
+	uint64_t away; /* the page that run() has come back for, or UINT64_MAX */
+
+	struct { /* the event being delivered, to tell double faults and to begin again */
 		bool active;
 		uint8_t vector;
 		uint8_t kind;
+		bool has_error;
+		uint32_t error;
 	} delivering;
 	enum exit_cause waiting; /* the exit that run() has to complete; EXIT_NR: none */
 
@@ -110,12 +116,15 @@ struct soft_cpu {
 	struct bt_cpu bt;
 };
 
-/* ---- leaving an instruction (interp.c) ---- */
+/* ---- leaving an instruction (leave.c) ---- */
 
 /* A fault (or, for #DB and #BP-like traps, what the vector says) for the guest at the instruction
  * in flight. Vectors that carry an error code (DF, TS, NP, SS, GP, PF, AC) deliver `error`. */
 _Noreturn void cpu_raise(struct soft_cpu *c, enum vector vector, uint32_t error);
 _Noreturn void cpu_raise_pf(struct soft_cpu *c, uint64_t gva, uint32_t error);
+/* The page of guest RAM at gpa is away (mem_page): the instruction, or the delivery of an event, begins again when
+ * it is there. */
+_Noreturn void cpu_begin_again(struct soft_cpu *c, uint64_t gpa);
 #define cpu_gp0(c) cpu_raise((c), VEC_GP, 0)
 #define cpu_ud(c) cpu_raise((c), VEC_UD, 0)
 
@@ -131,6 +140,8 @@ void cpu_mmio_write(struct soft_cpu *c, uint64_t gpa, unsigned size, uint64_t va
 void cpu_replay_reset(struct soft_cpu *c);
 /* HLT: the instruction is done; run() comes back when there may be something to wake for. */
 _Noreturn void cpu_exit_halt(struct soft_cpu *c);
+
+/* ---- what is derived from the state (mode.c) ---- */
 
 /* After CS, SS, CR0, CR4, EFER, RFLAGS (VM, AC, TF), DR7, segments or the debug settings changed. */
 void cpu_update_mode(struct soft_cpu *c);
@@ -201,6 +212,8 @@ bool bt_page_has_code(const struct soft_cpu *c, uint64_t gpa);
 /* The TLB was flushed. */
 void bt_flush_pages(struct soft_cpu *c, bool keep_global);
 void bt_flush_page(struct soft_cpu *c, uint64_t gva);
+/* Drops all translations and the memory they took. Not on a vCPU's thread. */
+void bt_trim(struct bt *bt);
 /* VCPU_REQ_ENGINE. */
 void bt_take_request(struct soft_cpu *c);
 
@@ -234,6 +247,16 @@ static inline void cpu_note_mxcsr(struct soft_cpu *c, uint32_t v)
 
 	memcpy(&old, c->s.xsave.bytes + XSAVE_MXCSR, sizeof(old));
 	if ((old ^ v) & 0x1f80)
+		c->bt.mode_known = false;
+}
+
+/* The x87 state was replaced; these were the low bytes of its control and status words. The same
+ * goes for its masks, and for an exception that waits to be reported. */
+static inline void cpu_note_x87(struct soft_cpu *c, uint8_t fcw, uint8_t fsw)
+{
+	const uint8_t *now = c->s.xsave.bytes;
+
+	if (((now[XSAVE_FCW] ^ fcw) & 0x3f) || ((now[XSAVE_FSW] ^ fsw) & 0x80))
 		c->bt.mode_known = false;
 }
 

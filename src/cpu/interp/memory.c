@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -101,7 +102,8 @@ struct target {
 static void fill_tlb(struct soft_cpu *c, uint64_t gva, enum mmu_class class,
 		     const struct mmu_page *page, uint8_t *hva_page, enum mem_kind kind)
 {
-	bool write = kind == MEM_RAM && page->writable && !blocks_page_is_code(c, page->gpa) &&
+	bool write = kind == MEM_RAM && page->writable && mem_may_write(c->mem, page->gpa) &&
+		     !blocks_page_is_code(c, page->gpa) &&
 		     !(c->translator && bt_page_has_code(c, page->gpa));
 
 	if (c->watching && page_is_watched(c, gva)) {
@@ -122,10 +124,15 @@ static struct target resolve(struct soft_cpu *c, uint64_t gva, unsigned len, enu
 	struct target t;
 
 	c->vcpu.stats.count[EXIT_TLB_MISS]++;
-	if (mmu_walk(c->mem, &c->s, gva, access, class, &page, &error) < 0)
+	int r = mmu_walk(c->mem, &c->s, gva, access, class, &page, &error);
+	if (r == -EAGAIN)
+		cpu_begin_again(c, page.gpa);
+	if (r < 0)
 		cpu_raise_pf(c, gva, error);
 	t.gpa = page.gpa;
-	uint8_t *hva = mem_page(c->mem, page.gpa, &kind);
+	uint8_t *hva = mem_page(c->mem, page.gpa, access == MMU_WRITE, &kind);
+	if (kind == MEM_AWAY)
+		cpu_begin_again(c, page.gpa);
 	t.hva = hva ? hva + (page.gpa & ~PAGE_MASK) : NULL;
 	if (kind == MEM_RAM && access == MMU_WRITE) {
 		blocks_note_write(c, page.gpa);
@@ -144,6 +151,19 @@ void cpu_fill_tlb(struct soft_cpu *c, uint64_t gva, unsigned size, bool write, e
 	resolve(c, gva, size, write ? MMU_WRITE : MMU_READ, class);
 }
 
+/* The same by the TLB, if it has the page. */
+static struct target reach(struct soft_cpu *c, uint64_t gva, unsigned len, enum mmu_access access,
+			   enum mmu_class class)
+{
+	const struct tlb_entry *e = &c->tlb.data[class][tlb_index(gva)];
+	const uint64_t tag = access == MMU_WRITE ? e->write : e->read;
+
+	if (!tlb_hit(tag, gva, len))
+		return resolve(c, gva, len, access, class);
+	return (struct target){.hva = (uint8_t *)(e->hva + (gva ^ tag)),
+			       .gpa = (e->gpa & PAGE_MASK) + (gva ^ tag)};
+}
+
 /* A range of at most 4096 bytes as one or two parts, both resolved before anything is touched. */
 struct parts {
 	unsigned count;
@@ -157,14 +177,14 @@ static struct parts resolve_range(struct soft_cpu *c, uint64_t gva, unsigned len
 	struct parts p = {.count = 1, .len = {len, 0}};
 	unsigned room = MEM_PAGE_BYTES - (gva & ~PAGE_MASK);
 
-	p.t[0] = resolve(c, gva, len < room ? len : room, access, class);
+	p.t[0] = reach(c, gva, len < room ? len : room, access, class);
 	if (len > room) {
 		p.len[0] = room;
 		p.len[1] = len - room;
 		p.count = 2;
 		uint64_t next = (gva & PAGE_MASK) + MEM_PAGE_BYTES;
-		p.t[1] = resolve(c, cpu_in_long_mode(&c->s) ? next : (uint32_t)next, p.len[1],
-				 access, class);
+		p.t[1] = reach(c, cpu_in_long_mode(&c->s) ? next : (uint32_t)next, p.len[1], access,
+			       class);
 	}
 	return p;
 }

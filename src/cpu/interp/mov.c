@@ -267,9 +267,11 @@ static void op_prefetch_reg(struct soft_cpu *c, const struct insn *i)
 		cpu_ud(c);
 }
 
-/* 90 with REX.B. */
-static void op_xchg_r8(struct soft_cpu *c, const struct insn *i)
+/* F3 90 with REX.B: AMD's exchanges, whatever the F3; Intel's pauses, whatever the B. */
+static void op_pause_r8(struct soft_cpu *c, const struct insn *i)
 {
+	if (!c->vendor_amd)
+		return;
 	uint64_t rax = get_reg(c, RAX, i->width), r8 = get_reg(c, R8, i->width);
 
 	set_reg(c, RAX, i->width, r8);
@@ -366,9 +368,8 @@ op_fn *mov_select(const struct decoded *d, struct insn *i)
 			return op_prefetch_reg;
 		return op_nop;
 	case ZYDIS_MNEMONIC_PAUSE:
-		/* With REX.B it is XCHG, whatever the F3 prefix. */
 		if ((d->z.attributes & ZYDIS_ATTRIB_HAS_REX) && d->z.raw.rex.B)
-			return op_xchg_r8;
+			return op_pause_r8;
 		return op_nop;
 	default:
 		return conditional(d, i);

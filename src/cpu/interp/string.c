@@ -10,6 +10,11 @@
  * asks for and the instruction goes on from there. A long repetition gives way after CHUNK
  * iterations to let interrupts in: rip then stays at the instruction.
  *
+ * What shows of an unfinished repetition differs. Intel's processors push RF as 1 with an event between
+ * iterations (SDM Vol. 3, 18.3.1.1), keep the flags of before CMPS and SCAS till the end (SDM, REP: "may
+ * be restored"), and first of all, were rCX 0, cut the registers to an address size of 32 bits; AMD's do
+ * none of this.
+ *
  * REP MOVS and REP STOS going upward between pages that are plainly in the TLB copy whole runs.
  */
 enum { CHUNK = 4096 };
@@ -180,12 +185,33 @@ static uint64_t run_stos(struct soft_cpu *c, const struct string_op *o, uint64_t
 
 /* ---- repetition ---- */
 
+/* Between two iterations: the instruction gives way and will go on from here. */
+static void give_way(struct soft_cpu *c)
+{
+	c->next_rip = c->s.rip;
+	if (!c->vendor_amd)
+		c->s.rflags |= FLAG_RF;
+}
+
 static bool keeps_on(const struct soft_cpu *c, const struct insn *i, bool compares)
 {
 	if (!compares)
 		return true;
 	bool zf = c->s.rflags & FLAG_ZF;
 	return i->flags & INSN_REPNE ? !zf : zf;
+}
+
+/* rCX, and the pointers of MOVS and STOS. */
+static inline void cut_registers(struct soft_cpu *c, const struct string_op *o,
+				 iteration_fn *iteration)
+{
+	if (c->vendor_amd || o->addr != 4)
+		return;
+	c->s.gpr[RCX] = (uint32_t)c->s.gpr[RCX];
+	if (iteration == iterate_movs)
+		c->s.gpr[RSI] = (uint32_t)c->s.gpr[RSI];
+	if (iteration == iterate_movs || iteration == iterate_stos)
+		c->s.gpr[RDI] = (uint32_t)c->s.gpr[RDI];
 }
 
 static inline void repeat(struct soft_cpu *c, const struct insn *i, iteration_fn *iteration,
@@ -197,7 +223,8 @@ static inline void repeat(struct soft_cpu *c, const struct insn *i, iteration_fn
 		iteration(c, i, &o);
 		return;
 	}
-	uint64_t left = index_of(c, &o, RCX);
+	uint64_t left = index_of(c, &o, RCX), before = c->s.rflags;
+	cut_registers(c, &o, iteration);
 	for (unsigned steps = 1; left; steps++) {
 		uint64_t done = 0;
 		if (iteration == iterate_movs && !c->careful)
@@ -213,9 +240,11 @@ static inline void repeat(struct soft_cpu *c, const struct insn *i, iteration_fn
 		cpu_replay_reset(c);
 		if (!keeps_on(c, i, compares))
 			break;
+		if (compares && left && !c->vendor_amd)
+			c->s.rflags = before;
 		if (left && (steps == CHUNK || c->careful || c->break_block ||
 			     atomic_load_explicit(&c->vcpu.requests, memory_order_relaxed))) {
-			c->next_rip = c->s.rip;
+			give_way(c);
 			break;
 		}
 	}

@@ -26,7 +26,13 @@
 #define BIT(n) (UINT32_C(1) << (n))
 
 enum { PHYS_BITS = 40, LINEAR_BITS = 48 };
-enum { LEAF_HYPERVISOR = 0x40000000, LEAF_HYPERVISOR_TIMING = 0x40000010 };
+enum {
+	LEAF_HYPERVISOR = 0x40000000,
+	LEAF_HYPERVISOR_TIMING = 0x40000010,
+	LEAF_KVM = 0x40000100,
+	LEAF_KVM_FEATURES = 0x40000101
+};
+enum { KVM_FEATURE_NOP_IO_DELAY = 1 };
 /* The local APIC timer's clock (as under KVM): 1 GHz. */
 enum { APIC_TIMER_KHZ = 1000000 };
 
@@ -366,6 +372,11 @@ static void extended_leaf(const struct cpuid_model *m, unsigned cpu, uint32_t le
 	}
 }
 
+/*
+ * Ours, and behind it KVM's (Linux, Documentation/virt/kvm/x86/cpuid.rst), which guests look for at
+ * every 100H: one that finds it does not wait between port accesses, and does not panic at boot when a
+ * busy host has kept the timer from ticking while the guest watched.
+ */
 static void hypervisor_leaf(const struct cpuid_model *m, uint32_t leaf, uint32_t out[4])
 {
 	if (leaf == LEAF_HYPERVISOR) {
@@ -374,6 +385,11 @@ static void hypervisor_leaf(const struct cpuid_model *m, uint32_t leaf, uint32_t
 	} else if (leaf == LEAF_HYPERVISOR_TIMING) {
 		out[CPUID_EAX] = m->tsc_khz;
 		out[CPUID_EBX] = APIC_TIMER_KHZ;
+	} else if (leaf == LEAF_KVM) {
+		out[CPUID_EAX] = LEAF_KVM_FEATURES;
+		memcpy(&out[CPUID_EBX], "KVMKVMKVM\0\0", 12);
+	} else if (leaf == LEAF_KVM_FEATURES) {
+		out[CPUID_EAX] = 1 << KVM_FEATURE_NOP_IO_DELAY;
 	}
 }
 
@@ -381,7 +397,7 @@ void cpuid_guest(const struct cpuid_model *m, const struct cpu_state *s, unsigne
 		 uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
 	memset(out, 0, 4 * sizeof(out[0]));
-	if (leaf >= LEAF_HYPERVISOR && leaf <= LEAF_HYPERVISOR + 0xff) {
+	if (leaf >= LEAF_HYPERVISOR && leaf <= LEAF_KVM + 0xff) {
 		hypervisor_leaf(m, leaf, out);
 	} else if (leaf >= 0x80000000 && leaf <= m->max_extended) {
 		extended_leaf(m, cpu, leaf, subleaf, out);

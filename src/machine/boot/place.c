@@ -171,7 +171,7 @@ int boot_put_low(struct boot *b, const void *data, size_t len, uint64_t align, e
 int boot_file_to_ram(struct boot *b, const struct boot_file *f, uint64_t offset, uint64_t gpa,
 		     uint64_t len)
 {
-	void *to = mem_ptr(b->mem, gpa, len);
+	void *to = mem_pin(b->mem, gpa, len, true);
 
 	if (len == 0)
 		return 0;
@@ -182,18 +182,20 @@ int boot_file_to_ram(struct boot *b, const struct boot_file *f, uint64_t offset,
 				      (unsigned long long)gpa, (unsigned long long)len);
 	int rc = boot_file_read(f, offset, to, len);
 	mem_written(b->mem, gpa, len);
+	mem_unpin(b->mem, to, len);
 	return rc;
 }
 
 int boot_zero(struct boot *b, uint64_t gpa, uint64_t len)
 {
-	void *to = len ? mem_ptr(b->mem, gpa, len) : NULL;
+	void *to = len ? mem_pin(b->mem, gpa, len, true) : NULL;
 
 	if (len && !to)
 		return -EFAULT;
 	if (len) {
 		memset(to, 0, len);
 		mem_written(b->mem, gpa, len);
+		mem_unpin(b->mem, to, len);
 	}
 	return 0;
 }

@@ -255,8 +255,8 @@ static void software(struct soft_cpu *c, uint8_t vector, enum event_kind kind)
 	struct cpu_event event = {.kind = kind, .vector = vector, .rip = c->s.rip, .cr2 = c->s.cr2};
 
 	c->vcpu.stats.count[EXIT_SOFT_INT]++;
-	if (c->vcpu.trace)
-		c->vcpu.trace(&c->vcpu, &event);
+	if (c->vcpu.tracer)
+		vcpu_tell_tracers(&c->vcpu, &event);
 	cpu_deliver(c, vector, kind, false, 0, c->next_rip);
 	c->next_rip = c->s.rip;
 }

@@ -101,6 +101,7 @@ static void x87_normalize(uint8_t *x)
 static void load_x87(struct soft_cpu *c, const uint8_t *in, bool wide)
 {
 	uint8_t *x = c->s.xsave.bytes;
+	const uint8_t fcw = x[XSAVE_FCW], fsw = x[XSAVE_FSW];
 
 	memcpy(x, in, 24);
 	memcpy(x + XSAVE_ST0, in + XSAVE_ST0, ST_END - XSAVE_ST0);
@@ -110,16 +111,19 @@ static void load_x87(struct soft_cpu *c, const uint8_t *in, bool wide)
 		put32(x + XSAVE_FDP + 4, 0);
 	}
 	x87_normalize(x);
+	cpu_note_x87(c, fcw, fsw);
 }
 
 static void init_x87(struct soft_cpu *c)
 {
 	uint8_t *x = c->s.xsave.bytes;
+	const uint8_t fcw = x[XSAVE_FCW], fsw = x[XSAVE_FSW];
 
 	memset(x, 0, 24);
 	memset(x + XSAVE_ST0, 0, ST_END - XSAVE_ST0);
 	x[XSAVE_FCW] = 0x7f;
 	x[XSAVE_FCW + 1] = 0x03;
+	cpu_note_x87(c, fcw, fsw);
 }
 
 static bool x87_in_use(const struct soft_cpu *c)
@@ -171,8 +175,9 @@ static uint64_t aligned_ea(struct soft_cpu *c, const struct insn *i, unsigned al
 	uint64_t gva = cpu_linear(c, i->seg, offset, 1, false); /* canonical, first of all */
 
 	if (gva & (align - 1)) {
-		/* FXSAVE, FXRSTOR: which of the two is the processor's choice (SDM, FXSAVE). */
-		if (align == 16 && (gva & 3) && c->align_check && c->vendor_amd)
+		/* FXSAVE, FXRSTOR: which of the two is the processor's choice (SDM, FXSAVE); AMD's and
+		 * Intel's choose alike. */
+		if (align == 16 && (gva & 3) && c->align_check)
 			cpu_raise(c, VEC_AC, 0);
 		cpu_gp0(c);
 	}
