@@ -7,7 +7,9 @@
 
 /*
  * Theory of operation. Vendor, family, model, stepping and brand are the host's, so that a guest
- * picks the code made for this very CPU. Feature bits come in two kinds: those whose work the host
+ * picks the code made for this very CPU; but of a CPU with AVX-512 or AVX-VNNI, family and model are
+ * those of the last of its vendor's without, as there are programs that go by the model alone
+ * (GCC's target_clones) and would use what is not offered. Feature bits come in two kinds: those whose work the host
  * CPU does on the engines' behalf (arithmetic: SSE to AVX2, AES, SHA, BMI...) are offered when the
  * host has them; those that are the engines' own work (paging, privilege, the APIC, XSAVE, the
  * TSC) are offered always. Nothing else is: no AVX-512 and AMX, protection keys, CET, MPX,
@@ -172,6 +174,29 @@ static void read_extended(struct cpuid_model *m)
 	}
 }
 
+uint32_t cpuid_shown_signature(bool amd, uint32_t host, bool hides)
+{
+	enum { SKYLAKE_CLIENT = 0x000506e3, ZEN3 = 0x00a00f11 }; /* 06_5EH; family 19H, model 1 */
+
+	if (hides)
+		return amd ? ZEN3 : SKYLAKE_CLIENT;
+	return host & 0x0fff3fff;
+}
+
+/* Does the host have what compilers use for its model and guests are not offered? */
+static bool hides_features(void)
+{
+	uint32_t r[4];
+
+	if (host_max(0) < 7)
+		return false;
+	host_cpuid(7, 0, r);
+	if (r[CPUID_EBX] & BIT(16)) /* AVX-512 */
+		return true;
+	host_cpuid(7, 1, r);
+	return r[CPUID_EAX] & BIT(4); /* AVX-VNNI */
+}
+
 void cpuid_model_init(struct cpuid_model *m, unsigned cpus, uint64_t tsc_hz)
 {
 	uint32_t r[4], r7[4] = {0};
@@ -187,7 +212,7 @@ void cpuid_model_init(struct cpuid_model *m, unsigned cpus, uint64_t tsc_hz)
 	host_cpuid(1, 0, r);
 	if (host_max(0) >= 7)
 		host_cpuid(7, 0, r7);
-	m->signature = r[CPUID_EAX] & 0x0fff3fff;
+	m->signature = cpuid_shown_signature(m->amd, r[CPUID_EAX], hides_features());
 	bool avx = host_has_avx();
 	m->xcr0 = XCR0_X87 | XCR0_SSE | (avx ? XCR0_AVX : 0);
 	m->f1_ecx = (r[CPUID_ECX] & (F1C_HOST | (avx ? F1C_HOST_AVX : 0))) | F1C_OURS |

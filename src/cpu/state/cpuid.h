@@ -31,6 +31,9 @@ struct cpuid_model {
 	uint32_t amd_tlb1g[4], amd_hints[4]; /* 80000019H, 8000001AH */
 };
 
+/* 1.EAX as guests see it: the host's, or, where the host has instructions that compilers use for its model
+ * and guests are not offered, that of a CPU without them. */
+uint32_t cpuid_shown_signature(bool amd, uint32_t host, bool hides);
 /* Asks the host's CPU. tsc_hz is of the guest's TSC. Any thread. */
 void cpuid_model_init(struct cpuid_model *m, unsigned cpus, uint64_t tsc_hz);
 
