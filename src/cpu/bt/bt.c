@@ -70,8 +70,10 @@ static void set_page_id(struct soft_cpu *c, uint64_t gva, uint32_t id, bool glob
 	struct bt_cpu *k = &c->bt;
 	unsigned slot = k->mode * BT_CODE_PAGES + (gva >> MEM_PAGE_SHIFT) % BT_CODE_PAGES;
 
-	(&k->page_id[0][0])[slot] = id;
 	bt_note_use(c->translator, id);
+	if ((&k->page_id[0][0])[slot] == id)
+		return;
+	(&k->page_id[0][0])[slot] = id;
 	if (!global) {
 		if (k->fills < BT_FILLED_MAX)
 			k->filled[k->fills] = slot;
@@ -329,9 +331,10 @@ static const void *find_slowly(struct soft_cpu *c, const struct code_at *at, boo
 	if (b)
 		where = bt_entry(bt, b, ENTRY_PARKED);
 	if (where) {
+		/* Where a direct jump leads there may never be an indirect one. */
 		if (link && x)
 			bt_link(bt, x, b);
-		if (!plain)
+		else if (!plain)
 			remember(c, b, at->rip, where);
 	}
 	/* The page's last bytes are not a whole instruction, or are known to be the begin of one

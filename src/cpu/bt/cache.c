@@ -407,10 +407,10 @@ void bt_settle_entries(struct bt *bt, struct bt_block *b)
 		const uint8_t *entry = b->entry[kinds[n]];
 		if (!entry)
 			continue;
-		struct emit e = {.p = bt->code.rw + (entry - bt->code.rx),
-				 .run = bt->code.rx - bt->code.rw};
-		e.end = e.p + ENTRY_BYTES_MAX;
+		uint8_t code[ENTRY_BYTES_MAX];
+		struct emit e = {.p = code, .end = code + sizeof(code), .run = entry - code};
 		emit_entry(bt, &e, b, kinds[n]);
+		memcpy(bt->code.rw + (entry - bt->code.rx), code, (size_t)(e.p - code));
 	}
 }
 

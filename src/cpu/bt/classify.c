@@ -103,8 +103,8 @@ static bool look_at_operands(struct item *it)
 {
 	bool fine = true;
 
-	for (unsigned k = 0; k < it->d.z.operand_count; k++) {
-		const ZydisDecodedOperand *op = &it->d.op[k];
+	for (unsigned k = 0; k < it->d->z.operand_count; k++) {
+		const ZydisDecodedOperand *op = &it->d->op[k];
 
 		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
 			if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
@@ -200,7 +200,7 @@ static bool may_keep_undefined(ZydisMnemonic m)
 
 static void look_at_flags(struct item *it)
 {
-	const ZydisAccessedFlags *f = it->d.z.cpu_flags;
+	const ZydisAccessedFlags *f = it->d->z.cpu_flags;
 
 	if (!f)
 		return;
@@ -219,14 +219,14 @@ static void look_at_flags(struct item *it)
 
 static bool condition_code(const struct item *it)
 {
-	return it->d.z.meta.category == ZYDIS_CATEGORY_CMOV ||
-	       it->d.z.meta.category == ZYDIS_CATEGORY_SETCC;
+	return it->d->z.meta.category == ZYDIS_CATEGORY_CMOV ||
+	       it->d->z.meta.category == ZYDIS_CATEGORY_SETCC;
 }
 
 /* Vector and bit-manipulation instructions that touch memory plainly, if at all. */
 static bool is_plain_extension(const struct trans *t, struct item *it)
 {
-	ZydisISASet set = it->d.z.meta.isa_set;
+	ZydisISASet set = it->d->z.meta.isa_set;
 
 	switch (it->i.mnemonic) {
 	case ZYDIS_MNEMONIC_MASKMOVQ:
@@ -294,7 +294,7 @@ static bool is_plain_extension(const struct trans *t, struct item *it)
 	}
 	if (it->needs == LOADED_X87 && !(t->key & MODE_KEY_X87))
 		return false;
-	bool vex = it->d.z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+	bool vex = it->d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 	if (it->i.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
 	    it->i.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
 		it->needs |= LOADED_VEC;
@@ -323,7 +323,7 @@ static uint8_t alignment(const struct item *it)
 {
 	if (it->i.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
 		return 16;
-	switch (it->d.z.meta.exception_class) {
+	switch (it->d->z.meta.exception_class) {
 	case ZYDIS_EXCEPTION_CLASS_AVX1:
 		return (uint8_t)it->mem_bytes;
 	case ZYDIS_EXCEPTION_CLASS_SSE1:
@@ -334,7 +334,7 @@ static uint8_t alignment(const struct item *it)
 		return it->mem_bytes == 16 && !unaligned_is_fine(it->i.mnemonic) ? 16 : 0;
 	default:
 		return it->needs && it->mem_bytes >= 16 &&
-				       it->d.z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+				       it->d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 				       !unaligned_is_fine(it->i.mnemonic)
 			       ? 16
 			       : 0;
@@ -387,17 +387,17 @@ static enum kind memory_kind(const struct trans *t, struct item *it)
 		break;
 	}
 	it->align = alignment(it);
-	return it->d.z.raw.modrm.offset ? KIND_MEMORY : KIND_MOFFS;
+	return it->d->z.raw.modrm.offset ? KIND_MEMORY : KIND_MOFFS;
 }
 
 static bool is_far(const struct item *it)
 {
-	return it->d.z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+	return it->d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
 }
 
 static enum kind branch_kind(const struct trans *t, const struct item *it)
 {
-	bool relative = it->d.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	bool relative = it->d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 	bool wide = t->key & MODE_KEY_64;
 	unsigned want = wide ? 8 : 4;
 
@@ -417,8 +417,8 @@ static enum kind branch_kind(const struct trans *t, const struct item *it)
 	case ZYDIS_MNEMONIC_RET:
 		return KIND_RET;
 	default:
-		return it->d.z.meta.category == ZYDIS_CATEGORY_COND_BR &&
-				       it->d.z.meta.isa_set != ZYDIS_ISA_SET_RTM &&
+		return it->d->z.meta.category == ZYDIS_CATEGORY_COND_BR &&
+				       it->d->z.meta.isa_set != ZYDIS_ISA_SET_RTM &&
 				       it->i.mnemonic != ZYDIS_MNEMONIC_JCXZ &&
 				       it->i.mnemonic != ZYDIS_MNEMONIC_JECXZ &&
 				       it->i.mnemonic != ZYDIS_MNEMONIC_JRCXZ &&
@@ -432,7 +432,7 @@ static enum kind branch_kind(const struct trans *t, const struct item *it)
 
 static bool is_prefetch(const struct item *it)
 {
-	return it->d.z.meta.category == ZYDIS_CATEGORY_PREFETCH;
+	return it->d->z.meta.category == ZYDIS_CATEGORY_PREFETCH;
 }
 
 /* PUSH and POP of the mode's own width, general registers, immediates or memory. */
@@ -444,15 +444,15 @@ static bool plain_stack(const struct trans *t, const struct item *it)
 		return false;
 	if (it->i.flags & INSN_MEM)
 		return it->i.mnemonic == ZYDIS_MNEMONIC_PUSH && plain_address(t, it);
-	if (it->d.op[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
-		return is_gpr_class(ZydisRegisterGetClass(it->d.op[0].reg.value));
-	return it->d.op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	if (it->d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
+		return is_gpr_class(ZydisRegisterGetClass(it->d->op[0].reg.value));
+	return it->d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 }
 
 /* A repetition that stops half-way is seen by where rip is then (bt.c). */
 static bool is_string(const struct item *it)
 {
-	return it->d.z.meta.category == ZYDIS_CATEGORY_STRINGOP;
+	return it->d->z.meta.category == ZYDIS_CATEGORY_STRINGOP;
 }
 
 static bool plain_rep(const struct trans *t, const struct item *it)
@@ -464,7 +464,7 @@ static bool plain_rep(const struct trans *t, const struct item *it)
 /* F3 90 with REX.B may be XCHG; 0F 0D with a register operand is no instruction. */
 static bool is_true_nop(const struct item *it)
 {
-	const ZydisDecodedInstruction *z = &it->d.z;
+	const ZydisDecodedInstruction *z = &it->d->z;
 
 	if (it->i.mnemonic == ZYDIS_MNEMONIC_PAUSE)
 		return !((z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.B);
@@ -519,8 +519,8 @@ static enum kind special_kind(const struct trans *t, struct item *it)
 		return KIND_PUSHF;
 	case ZYDIS_MNEMONIC_MOV:
 		return it->i.width >= 4 && !(it->i.flags & INSN_MEM) &&
-				       it->d.op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-				       ZydisRegisterGetClass(it->d.op[1].reg.value) ==
+				       it->d->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+				       ZydisRegisterGetClass(it->d->op[1].reg.value) ==
 					       ZYDIS_REGCLASS_SEGMENT
 			       ? KIND_MOV_SELECTOR
 			       : KIND_HELPER;
@@ -542,7 +542,7 @@ static enum kind special_kind(const struct trans *t, struct item *it)
 
 static bool is_branch(const struct item *it)
 {
-	switch (it->d.z.meta.category) {
+	switch (it->d->z.meta.category) {
 	case ZYDIS_CATEGORY_CALL:
 	case ZYDIS_CATEGORY_RET:
 	case ZYDIS_CATEGORY_COND_BR:
@@ -558,12 +558,12 @@ static bool is_branch(const struct item *it)
  * to clear. */
 static bool means_other_in_64bit(const struct item *it)
 {
-	if (it->d.z.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+	if (it->d->z.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return false;
-	const uint8_t *v = it->i.bytes + it->d.z.raw.vex.offset;
+	const uint8_t *v = it->i.bytes + it->d->z.raw.vex.offset;
 	if (v[0] == 0xc4 && !(v[2] & 0x40))
 		return true; /* the high bit of vvvv */
-	if (it->d.z.raw.vex.W && (it->reads | it->writes))
+	if (it->d->z.raw.vex.W && (it->reads | it->writes))
 		return true;
 	switch (it->i.mnemonic) {
 	case ZYDIS_MNEMONIC_VBLENDVPS:
@@ -578,16 +578,22 @@ static bool means_other_in_64bit(const struct item *it)
 	}
 }
 
-void item_select(struct item *it)
+void item_select(struct trans *t, struct item *it)
 {
-	if (!it->i.fn)
-		it->i.fn = insn_select(&it->d, &it->i);
+	struct insn again;
+
+	if (it->i.fn)
+		return;
+	if (!it->d)
+		insn_decode(t->key & MODE_KEY_64 ? MODE_64 : MODE_32, t->c->vendor_amd, it->i.bytes,
+			    it->i.length, &t->d, &again);
+	it->i.fn = insn_select(&t->d, &it->i);
 }
 
 /* Left to the interpreter's handler, which alone knows whether it ends a block. */
-static enum kind helper_kind(struct item *it)
+static enum kind helper_kind(struct trans *t, struct item *it)
 {
-	item_select(it);
+	item_select(t, it);
 	/* The mode of FPU use hangs on MXCSR. */
 	bool ends = ((it->i.flags & INSN_END) && !is_string(it)) ||
 		    it->i.mnemonic == ZYDIS_MNEMONIC_LDMXCSR ||
@@ -600,21 +606,21 @@ static enum kind helper_kind(struct item *it)
 static enum kind copy_kind(struct trans *t, struct item *it)
 {
 	bool wide = t->key & MODE_KEY_64,
-	     one_byte_map = it->d.z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
+	     one_byte_map = it->d->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
 
 	if (!wide && means_other_in_64bit(it))
 		return KIND_HELPER;
 	/* 82H is 80H once more, and gone in 64-bit mode. */
-	if (it->d.z.opcode == 0x82 && one_byte_map)
+	if (it->d->z.opcode == 0x82 && one_byte_map)
 		return KIND_HELPER;
 	if (it->i.flags & INSN_MEM)
 		return memory_kind(t, it);
-	if (!wide && one_byte_map && it->d.z.opcode >= 0x40 && it->d.z.opcode <= 0x4f)
+	if (!wide && one_byte_map && it->d->z.opcode >= 0x40 && it->d->z.opcode <= 0x4f)
 		return KIND_INC_DEC;
 	return KIND_COPY;
 }
 
-void classify(struct trans *t, struct item *it)
+static void find_kind(struct trans *t, struct item *it)
 {
 	bool fine = look_at_operands(it);
 
@@ -633,5 +639,28 @@ void classify(struct trans *t, struct item *it)
 	    (is_general(it->i.mnemonic) || condition_code(it) || is_plain_extension(t, it)))
 		it->kind = copy_kind(t, it);
 	if (it->kind == KIND_HELPER)
-		it->kind = helper_kind(it);
+		it->kind = helper_kind(t, it);
+}
+
+static struct encoding find_encoding(const ZydisDecodedInstruction *z)
+{
+	const bool rex = z->attributes & ZYDIS_ATTRIB_HAS_REX;
+	const unsigned modrm = z->raw.modrm.offset;
+
+	return (struct encoding){
+		.opcode = z->opcode,
+		.prefixes = z->raw.prefix_count,
+		.rex = rex ? (uint8_t)(0x40 | z->raw.rex.W << 3 | z->raw.rex.R << 2) : 0,
+		.vex = z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? z->raw.vex.offset : NO_VEX,
+		.modrm = (uint8_t)modrm,
+		.rest = (uint8_t)(modrm + 1u + (z->raw.sib.offset != 0) + z->raw.disp.size / 8),
+	};
+}
+
+void classify(struct trans *t, struct item *it, const struct decoded *d)
+{
+	it->d = d;
+	it->at = find_encoding(&d->z);
+	find_kind(t, it);
+	it->d = NULL;
 }

@@ -91,7 +91,7 @@ static void emit_jcc(struct trans *t, const struct item *it)
 {
 	flags_to_host(t);
 	align_for_patch(&t->e, 2);
-	uint8_t *jump = e_jcc_later(&t->e, it->d.z.opcode & 15);
+	uint8_t *jump = e_jcc_later(&t->e, it->at.opcode & 15);
 	add_exit(t, it->rip + it->i.length + it->i.imm, jump, is_loop_edge(t, it));
 }
 

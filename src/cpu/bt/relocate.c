@@ -254,8 +254,10 @@ static struct bt_block *copy_one(struct bt *bt, struct bt_arena *a, uint32_t pag
 				 bool plain)
 {
 	const struct bt_page *p = &bt->pages[page];
-	const struct bt_block *from =
-		bt_may_move(bt, page) ? find_template(bt, p->gpa | offset, p->mode, plain) : NULL;
+	const bool elsewhere = p->next_alias != page; /* is the code at another address, too */
+	const struct bt_block *from = elsewhere && bt_may_move(bt, page)
+					      ? find_template(bt, p->gpa | offset, p->mode, plain)
+					      : NULL;
 
 	if (!from || from->exit_nr > a->exits.end - a->exits.next)
 		return NULL;

@@ -67,7 +67,7 @@ static bool drops_prefix(uint8_t p)
  * stored inverted (SDM Vol. 2, 2.3.5). */
 static void emit_vex(struct emit *e, const struct item *it, bool index, bool base)
 {
-	const uint8_t *v = it->i.bytes + it->d.z.raw.vex.offset;
+	const uint8_t *v = it->i.bytes + it->at.vex;
 	bool two_bytes = v[0] == 0xc5;
 	uint8_t not_r = v[1] & 0x80, map = two_bytes ? 1 : v[1] & 0x1f;
 	uint8_t last = two_bytes ? v[1] & 0x7f : v[2];
@@ -75,31 +75,26 @@ static void emit_vex(struct emit *e, const struct item *it, bool index, bool bas
 	e8(e, 0xc4);
 	e8(e, (uint8_t)(not_r | (index ? 0 : 0x40) | (base ? 0 : 0x20) | map));
 	e8(e, last);
-	e8(e, it->d.z.opcode);
+	e8(e, it->at.opcode);
 }
 
 void emit_rewritten(struct emit *e, const struct item *it, enum addressing how, int32_t disp)
 {
-	const ZydisDecodedInstruction *z = &it->d.z;
+	const struct encoding *at = &it->at;
 	const struct operand o = find_operand(it, how, disp);
-	bool base = o.base > 7, index = o.index != REG_NONE && o.index > 7;
-	unsigned modrm = z->raw.modrm.offset;
+	const bool base = o.base > 7, index = o.index != REG_NONE && o.index > 7;
 
-	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+	if (at->vex != NO_VEX) {
 		emit_vex(e, it, index, base);
 	} else {
-		for (unsigned k = 0; k < z->raw.prefix_count; k++)
-			if (!drops_prefix(z->raw.prefixes[k].value))
-				e8(e, z->raw.prefixes[k].value);
-		bool rex = z->attributes & ZYDIS_ATTRIB_HAS_REX;
-		bool w = rex && z->raw.rex.W, r = rex && z->raw.rex.R;
-		e8(e, (uint8_t)(0x40 | w << 3 | r << 2 | index << 1 | base));
+		for (unsigned k = 0; k < at->prefixes; k++)
+			if (!drops_prefix(it->i.bytes[k]))
+				e8(e, it->i.bytes[k]);
+		e8(e, (uint8_t)(0x40 | at->rex | index << 1 | base));
 		/* Opcode bytes lie between the prefixes (and REX) and ModRM. */
-		unsigned at = z->raw.prefix_count;
-		e_bytes(e, it->i.bytes + at, modrm - at);
+		e_bytes(e, it->i.bytes + at->prefixes, at->modrm - at->prefixes);
 	}
-	emit_operand(e, z->raw.modrm.reg, &o);
+	emit_operand(e, it->i.bytes[at->modrm] >> 3 & 7, &o);
 	/* What follows the operand: immediates, registers encoded as such among them. */
-	unsigned rest = modrm + 1u + (z->raw.sib.offset != 0) + z->raw.disp.size / 8;
-	e_bytes(e, it->i.bytes + rest, it->i.length - rest);
+	e_bytes(e, it->i.bytes + at->rest, it->i.length - at->rest);
 }

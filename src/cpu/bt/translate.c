@@ -101,7 +101,7 @@ void emit_helper(struct trans *t, struct item *it, bool end)
 		return;
 	}
 	struct insn *i = &t->bt->insns[t->a->insns.next++];
-	item_select(it);
+	item_select(t, it);
 	*i = it->i;
 	i->flags = (uint8_t)(end ? i->flags | INSN_END : i->flags & ~INSN_END);
 	flags_clobber(t, FLAGS_ARITH);
@@ -211,7 +211,7 @@ static void emit_inc_dec(struct trans *t, const struct item *it)
 	if (it->i.width == 2)
 		e8(&t->e, 0x66);
 	e8(&t->e, 0xff);
-	e8(&t->e, (uint8_t)((it->d.z.opcode >= 0x48 ? 0xc8 : 0xc0) | (it->d.z.opcode & 7)));
+	e8(&t->e, (uint8_t)((it->at.opcode >= 0x48 ? 0xc8 : 0xc0) | (it->at.opcode & 7)));
 	t->flags = FLAGS_HOST;
 }
 
@@ -222,13 +222,6 @@ void leave_to_helper(struct trans *t, const struct item *it, unsigned cc)
 	k->kind = COLD_HELPER;
 	k->it = it;
 	k->from = e_jcc_later(&t->e, cc);
-}
-
-void e_rr(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned rm)
-{
-	e_rex(e, w, reg, 0, rm);
-	e8(e, opcode);
-	e8(e, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7)));
 }
 
 /* DIV and IDIV run on the host where it is plain that they do not fault: a high half below the
@@ -400,12 +393,15 @@ static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *bytes, uns
 	enum insn_mode mode = t->key & MODE_KEY_64 ? MODE_64 : MODE_32;
 	struct item *it = &t->item[t->count];
 
-	memset((char *)it + offsetof(struct item, kind), 0,
-	       sizeof(*it) - offsetof(struct item, kind));
+	if (!(avail >= RECALL_BYTES && recall(t, it, bytes))) {
+		memset(it, 0, sizeof(*it));
+		if (insn_decode(mode, t->c->vendor_amd, bytes, avail, &t->d, &it->i) < 0)
+			return false;
+		classify(t, it, &t->d);
+		if (avail >= RECALL_BYTES)
+			remember_item(t, it);
+	}
 	it->rip = rip;
-	if (insn_decode(mode, t->c->vendor_amd, bytes, avail, &it->d, &it->i) < 0)
-		return false;
-	classify(t, it);
 	t->count++;
 	return true;
 }

@@ -85,10 +85,22 @@ struct loop {
 	bool on;	/* there are hoisted spans */
 };
 
+/* What is where in an instruction's bytes (SDM Vol. 2, figure 2-1). */
+struct encoding {
+	uint8_t opcode;	  /* the last byte of it */
+	uint8_t prefixes; /* how many, REX among them */
+	uint8_t rex;	  /* or 0 */
+	uint8_t vex;	  /* offset of the VEX prefix, or NO_VEX */
+	uint8_t modrm;	  /* offset, or 0 */
+	uint8_t rest;	  /* offset of what follows ModRM, SIB and displacement */
+};
+enum { NO_VEX = 0xff };
+
 /* One guest instruction on its way through the translator. */
 struct item {
-	struct decoded d;
+	const struct decoded *d; /* while it is classified, else NULL */
 	struct insn i;
+	struct encoding at;
 	enum kind kind;
 	uint64_t rip;
 	uint16_t reads, writes; /* general registers, operands and implicit ones, not addressing */
@@ -104,6 +116,15 @@ struct item {
 	int moved;   /* how much of that is what registers have moved by */
 };
 
+/* An instruction that was decoded before; see recall.c. */
+struct recalled {
+	unsigned __int128 key; /* its bytes */
+	uint16_t mode;	       /* MODE_KEY_*; 0: none */
+	bool imm_signed;
+	struct item item;
+};
+enum { RECALLED = 2048 };
+
 /* A block being translated. */
 struct trans {
 	struct bt *bt;
@@ -117,6 +138,8 @@ struct trans {
 	bool failed;	/* out of some resource */
 	unsigned count;
 	struct item item[ITEMS_MAX];
+	struct decoded d; /* of the last that was decoded */
+	struct recalled recalled[RECALLED];
 	struct span span[BT_SPANS];
 	unsigned spans;
 	struct loop loop;
@@ -148,9 +171,20 @@ struct trans {
 };
 
 /* ---- classify.c ---- */
-void classify(struct trans *t, struct item *it);
+
+/* The item's insn is decoded, and d is what the decoder said. */
+void classify(struct trans *t, struct item *it, const struct decoded *d);
 /* Finds the interpreter's handler, which only helpers need. */
-void item_select(struct item *it);
+void item_select(struct trans *t, struct item *it);
+
+/* ---- recall.c ---- */
+
+/* How an instruction of 64-bit code came out before, of the same bytes but for its displacement and its
+ * immediate. At least RECALL_BYTES can be read. False: it has to be decoded. */
+enum { RECALL_BYTES = 16 };
+bool recall(struct trans *t, struct item *it, const uint8_t *bytes);
+/* Keeps what became of the item that was just decoded. */
+void remember_item(struct trans *t, const struct item *it);
 
 /* ---- rewrite.c ---- */
 
@@ -261,7 +295,6 @@ void emit_ready(struct trans *t, const struct item *it, unsigned needs);
 /* Leaves the block when something is asked of the vCPU. */
 void emit_poll(struct trans *t, const struct item *it);
 bool needs_flags(const struct item *it);
-void e_rr(struct emit *e, bool w, uint8_t opcode, unsigned reg, unsigned rm);
 /* Brings flags that are wanted later to safety before they are clobbered. */
 void flags_clobber(struct trans *t, uint32_t wanted);
 /* Carries the instruction out by its helper where the condition holds, in cold code. */
