@@ -42,6 +42,14 @@ void tlb_drop(struct tlb *t, enum mmu_class class, unsigned index)
 	e->gpa = UINT64_MAX;
 }
 
+void tlb_forget_stack(struct tlb *t)
+{
+	for (unsigned k = 0; k < MMU_CLASS_NR; k++)
+		t->stack[k] = (struct tlb_entry){.read = TLB_STACK_EMPTY,
+						 .write = TLB_STACK_EMPTY,
+						 .hva = (uint64_t)t->nowhere};
+}
+
 static void drop_local(struct tlb *t, unsigned slot)
 {
 	unsigned class = slot / TLB_ENTRIES, index = slot % TLB_ENTRIES;
@@ -64,6 +72,7 @@ static void flush_local_data(struct tlb *t)
 
 void tlb_flush(struct tlb *t, bool keep_global)
 {
+	tlb_forget_stack(t);
 	if (!keep_global) {
 		for (unsigned n = 0; n < MMU_CLASS_NR * TLB_ENTRIES; n++)
 			tlb_drop(t, n / TLB_ENTRIES, n % TLB_ENTRIES);
@@ -86,6 +95,7 @@ void tlb_flush_page(struct tlb *t, uint64_t gva)
 {
 	uint64_t page = gva & PAGE_MASK;
 
+	tlb_forget_stack(t);
 	for (unsigned k = 0; k < MMU_CLASS_NR; k++) {
 		struct tlb_entry *e = &t->data[k][tlb_index(gva)];
 		if (e->read == page || e->write == page)
@@ -119,6 +129,7 @@ void tlb_forbid_writes(struct tlb *t, uint64_t gpa)
 {
 	uint16_t *w = written_at(t, gpa);
 
+	tlb_forget_stack(t);
 	if (!*w)
 		return;
 	if (*w == TLB_WRITTEN_MANY) {

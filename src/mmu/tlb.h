@@ -19,6 +19,12 @@
  * Most flushes keep global translations, and few of the others are there at a time: which slots
  * were filled with such is kept in a list, so that a flush costs what was used and not the size of
  * the tables.
+ *
+ * Beside the tables there is, for each class, a copy of the entry that the stack pointer led to last: the
+ * stack's next address mostly lies in the same page, and where that entry is does not depend on the
+ * address, so nothing waits for it. Translated code makes the copies; they are emptied whenever any entry
+ * is taken back or loses a right. No tag keeps every gva from an empty copy: it has that of a page that is
+ * not canonical, and a program that goes there all the same finds a page of no use.
  */
 enum {
 	TLB_ENTRIES = 16384,
@@ -28,6 +34,7 @@ enum {
 	TLB_WRITTEN_MANY = UINT16_MAX
 };
 #define TLB_CODE_EMPTY UINT64_MAX
+#define TLB_STACK_EMPTY (UINT64_C(1) << 63)
 
 struct tlb_entry {
 	uint64_t read;	/* tag for reads */
@@ -44,6 +51,8 @@ struct tlb_code_entry {
 
 struct tlb {
 	struct tlb_entry data[MMU_CLASS_NR][TLB_ENTRIES];
+	struct tlb_entry stack[MMU_CLASS_NR];		 /* gpa is not copied */
+	const void *nowhere;				 /* the page that empty ones lead to */
 	struct tlb_code_entry code[2][TLB_CODE_ENTRIES]; /* supervisor, user */
 	/* Data slots filled with translations that are not global since the last flush of them. */
 	uint16_t local[TLB_LOCAL_MAX]; /* class * TLB_ENTRIES + index */
@@ -81,8 +90,10 @@ void tlb_fill(struct tlb *t, enum mmu_class class, uint64_t gva, const struct mm
 	      const void *hva, bool write);
 
 void tlb_flush(struct tlb *t, bool keep_global);
-/* Empties one slot. */
+/* Empties one slot. tlb_forget_stack is next, once for several. */
 void tlb_drop(struct tlb *t, enum mmu_class class, unsigned index);
+/* After entries were taken back or lost a right: what was copied of them may not be used any more. */
+void tlb_forget_stack(struct tlb *t);
 /* Drops what covers one linear address (entries are 4 KiB each, also for parts of large pages, so
  * the caller flushes all when the page may be large). */
 void tlb_flush_page(struct tlb *t, uint64_t gva);

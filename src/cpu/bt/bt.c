@@ -232,7 +232,7 @@ static uint32_t page_at(struct soft_cpu *c, const struct code_at *at, unsigned n
 /* Translates what is at a place where there is no block; the lock is held, and let go meanwhile. *full: the
  * cache has to be flushed first. NULL otherwise: interpret, or look again after a flush. */
 static struct bt_block *make(struct soft_cpu *c, const struct code_at *at, const uint32_t page[2],
-			     bool plain, bool *full)
+			     enum bt_variant variant, bool *full)
 {
 	struct bt *bt = c->translator;
 	const uint32_t flushes = atomic_load(&bt->flushes);
@@ -240,8 +240,8 @@ static struct bt_block *make(struct soft_cpu *c, const struct code_at *at, const
 
 	if (bt_begin_making(c, at->gpa)) {
 		bt_unlock(c);
-		b = page[1] ? bt_translate_across(bt, c, page, at->rip, plain, at->hva, full)
-			    : bt_translate(bt, c, page[0], at->rip, plain, at->hva[0], full);
+		b = page[1] ? bt_translate_across(bt, c, page, at->rip, variant, at->hva, full)
+			    : bt_translate(bt, c, page[0], at->rip, variant, at->hva[0], full);
 		bt_lock(c);
 	}
 	bt_end_making(c);
@@ -251,7 +251,7 @@ static struct bt_block *make(struct soft_cpu *c, const struct code_at *at, const
 	}
 	if (!b)
 		return NULL;
-	other = bt_block_find(bt, page[0], at->rip & ~PAGE_MASK, plain);
+	other = bt_block_find(bt, page[0], at->rip & ~PAGE_MASK, variant == BT_PLAIN);
 	if (c->bt.stale || other) {
 		bt_untranslate(c);
 		return c->bt.stale ? NULL : other;
@@ -266,10 +266,11 @@ static struct bt_block *make(struct soft_cpu *c, const struct code_at *at, const
 }
 
 /* One attempt; *full: the cache has to be flushed first. NULL otherwise: interpret. */
-static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at, bool plain,
-				  bool *full)
+static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at,
+				  enum bt_variant variant, bool *full)
 {
 	struct bt *bt = c->translator;
+	const bool plain = variant == BT_PLAIN;
 	bool across = at->gpa[1] != UINT64_MAX;
 	uint32_t page[2] = {page_at(c, at, 0), across ? page_at(c, at, 1) : 0};
 
@@ -289,7 +290,7 @@ static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at, 
 	/* What can be copied is guarded already. */
 	if (!across)
 		b = bt_copy(bt, c->bt.arena, page[0], at->rip & ~PAGE_MASK, plain);
-	return b ? b : make(c, at, page, plain, full);
+	return b ? b : make(c, at, page, variant, full);
 }
 
 /* The block at s.rip where all is there already: without the lock. NULL: it has to be taken. */
@@ -310,6 +311,17 @@ static const void *find_made(struct soft_cpu *c, const struct code_at *at)
 	return where;
 }
 
+static enum bt_variant variant_for(const struct soft_cpu *c, const struct code_at *at,
+				   const struct bt_exit *x)
+{
+	if (!x)
+		return BT_JUMPED;
+	if (x->plain)
+		return BT_PLAIN;
+	const uint64_t from = c->translator->pages[x->from->page].gva;
+	return from == (at->rip & PAGE_MASK) || x->flags == FLAGS_HOST ? BT_NEAR : BT_FAR;
+}
+
 /* Where to enter for s.rip, by the cache or a new translation; NULL: interpret, or look again. */
 static const void *find_slowly(struct soft_cpu *c, const struct code_at *at, bool link,
 			       bool *across)
@@ -324,7 +336,7 @@ static const void *find_slowly(struct soft_cpu *c, const struct code_at *at, boo
 	struct bt_exit *x = k->exit; /* a flush while waiting has cleared it */
 	bool plain = link && x && x->plain;
 	if (k->mode_known)
-		b = find_once(c, at, plain, &full);
+		b = find_once(c, at, variant_for(c, at, link ? x : NULL), &full);
 	if (full)
 		bt_flush_all(bt, c);
 	x = k->exit; /* likewise */

@@ -105,6 +105,14 @@ enum bt_entry_kind {
 	ENTRY_NR
 };
 
+/* Entries that lie right before the main one and go on to it, in as few cache lines as can be, of what the
+ * block was made for. */
+enum bt_head {
+	HEAD_NONE,
+	HEAD_CHECK, /* direct jumps from other pages */
+	HEAD_JUMP,  /* indirect jumps, and these */
+};
+
 /* A place in a block's code with a value that is another in a copy (relocate.c). */
 enum reloc_kind {
 	RELOC_RIP,	   /* 64 bits: a guest address */
@@ -130,6 +138,7 @@ struct bt_block {
 	uint8_t flags; /* what the main entry wants: FLAGS_DEAD (nothing), HOST or PARKED */
 	bool dead;     /* invalidated */
 	bool plain;    /* shares no probes; entered only from its other variant (span.c) */
+	uint8_t head;  /* enum bt_head */
 	/* Of a block whose first instruction runs over the page's end: the id of the second page,
 	 * and the entry in that page's list, which stands for the block itself. */
 	uint32_t page2;
@@ -261,15 +270,22 @@ struct bt {
 
 /* ---- translate.c ---- */
 
+enum bt_variant {
+	BT_NEAR,   /* a direct jump leads there, from the same page */
+	BT_FAR,	   /* one from another page */
+	BT_JUMPED, /* perhaps an indirect one */
+	BT_PLAIN,
+};
+
 /* Translates the block at rip, whose page is mapped at hva, in the vCPU's arena, where there is room
  * (bt_arena_ready); the lock need not be held. NULL when its first instruction cannot be translated or
  * there is no room after all (*full is then set), and nothing has been taken. */
 struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, uint64_t rip,
-			      bool plain, const uint8_t *hva_page, bool *full);
+			      enum bt_variant variant, const uint8_t *hva_page, bool *full);
 /* The same where the first instruction goes on in a second page. */
 struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const uint32_t page[2],
-				     uint64_t rip, bool plain, const uint8_t *const hva_page[2],
-				     bool *full);
+				     uint64_t rip, enum bt_variant variant,
+				     const uint8_t *const hva_page[2], bool *full);
 /* Gives back what the vCPU's last translation took, which is not published. */
 void bt_untranslate(struct soft_cpu *c);
 
@@ -313,6 +329,9 @@ void bt_settle_entries(struct bt *bt, struct bt_block *b);
 /* The exits of a new block that lead to blocks of its own page. */
 void bt_link_known(struct bt *bt, struct bt_block *b);
 const void *bt_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind);
+/* The entries, right before the main one, of a block that is being made. Returns the jump to where the code
+ * page is another, with the flags parked or dead. */
+uint8_t *bt_emit_head(struct bt *bt, struct emit *e, struct bt_block *b, enum bt_head head);
 /* The same where it is there already, NULL where not; the lock need not be held. */
 const void *bt_entry_made(const struct bt_block *b, enum bt_entry_kind kind);
 /* Forgets the blocks with bytes in [gpa, gpa + len); true if there were any. */

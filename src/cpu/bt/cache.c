@@ -344,44 +344,90 @@ static void emit_check_by_rcx(struct bt *bt, struct emit *e, const struct bt_blo
 	e_jmp(e, b->main);
 }
 
+/* Of an indirect jump, which comes with the rip that is meant in r11. */
+static void emit_rip_check(struct bt *bt, struct emit *e, uint64_t rip)
+{
+	if (fits32((int64_t)rip)) {
+		e_alu_ri(e, true, ALU_CMP, T_ADDR, (int32_t)rip);
+	} else {
+		e_mov_ri(e, T_INDEX, rip);
+		e_bytes(e, "\x4d\x39\xd3", 3); /* cmp r11, r10 */
+	}
+	e_jcc(e, CC_NE, bt->thunks.leave);
+}
+
+static void emit_jump_entry(struct bt *bt, struct emit *e, const struct bt_block *b, uint64_t rip)
+{
+	emit_rip_check(bt, e, rip);
+	bt_emit_page_check(bt, e, b->page);
+	e_jcc(e, CC_NE, bt->thunks.leave);
+	if (b->flags == FLAGS_HOST)
+		emit_unpark(e);
+	e_jmp(e, b->main);
+}
+
 static void emit_entry(struct bt *bt, struct emit *e, const struct bt_block *b,
 		       enum bt_entry_kind kind)
 {
 	uint64_t rip = bt->pages[b->page].gva + b->offset;
 	bool host = kind == ENTRY_HOST || kind == ENTRY_HOST_CHECK;
 	bool check = kind != ENTRY_HOST && kind != ENTRY_PARKED;
-	uint8_t *failed[2] = {NULL, NULL};
+	uint8_t *failed = NULL;
+
+	if (kind == ENTRY_JUMP) {
+		emit_jump_entry(bt, e, b, rip);
+		return;
+	}
 
 	if (kind == ENTRY_HOST_CHECK && b->flags != FLAGS_PARKED) {
 		emit_check_by_rcx(bt, e, b, rip);
 		return;
 	}
-	if (kind == ENTRY_JUMP) {
-		if (fits32((int64_t)rip)) {
-			e_alu_ri(e, true, ALU_CMP, T_ADDR, (int32_t)rip);
-		} else {
-			e_mov_ri(e, T_INDEX, rip);
-			e_bytes(e, "\x4d\x39\xd3", 3); /* cmp r11, r10 */
-		}
-		failed[1] = e_jcc_later(e, CC_NE);
-	}
 	if (host && (check || b->flags == FLAGS_PARKED))
 		emit_park(e);
 	if (check) {
 		bt_emit_page_check(bt, e, b->page);
-		failed[0] = e_jcc_later(e, CC_NE);
+		failed = e_jcc_later(e, CC_NE);
 	}
 	if (b->flags == FLAGS_HOST && (check || !host))
 		emit_unpark(e);
 	e_jmp(e, b->main);
-	if (failed[0]) {
-		e_patch(e, failed[0]);
+	if (failed) {
+		e_patch(e, failed);
 		emit_check_failed(bt, e, rip);
 	}
-	if (failed[1]) {
-		e_patch(e, failed[1]);
-		e_jmp(e, bt->thunks.leave); /* r11 is the rip that was meant */
+}
+
+static uint64_t rip_of(const struct bt *bt, const struct bt_block *b)
+{
+	return bt->pages[b->page].gva + b->offset;
+}
+
+uint8_t *bt_emit_head(struct bt *bt, struct emit *e, struct bt_block *b, enum bt_head head)
+{
+	b->head = (uint8_t)head;
+	if (head == HEAD_JUMP) {
+		b->entry[ENTRY_JUMP] = (const void *)e_here(e);
+		emit_rip_check(bt, e, rip_of(bt, b));
 	}
+	b->entry[ENTRY_PARKED_CHECK] = (const void *)e_here(e);
+	bt_emit_page_check(bt, e, b->page);
+	uint8_t *elsewhere = e_jcc_later(e, CC_NE);
+	if (b->flags == FLAGS_HOST)
+		emit_unpark(e);
+	return elsewhere;
+}
+
+/* What changes of an entry when its block moves. */
+static void emit_entry_again(struct bt *bt, struct emit *e, const struct bt_block *b,
+			     enum bt_entry_kind kind)
+{
+	if (kind == ENTRY_JUMP && b->head == HEAD_JUMP)
+		emit_rip_check(bt, e, rip_of(bt, b));
+	else if (kind == ENTRY_PARKED_CHECK && b->head != HEAD_NONE)
+		bt_emit_page_check(bt, e, b->page);
+	else
+		emit_entry(bt, e, b, kind);
 }
 
 /* Makes an entry of the kind; NULL when there is no room. */
@@ -409,7 +455,7 @@ void bt_settle_entries(struct bt *bt, struct bt_block *b)
 			continue;
 		uint8_t code[ENTRY_BYTES_MAX];
 		struct emit e = {.p = code, .end = code + sizeof(code), .run = entry - code};
-		emit_entry(bt, &e, b, kinds[n]);
+		emit_entry_again(bt, &e, b, kinds[n]);
 		memcpy(bt->code.rw + (entry - bt->code.rx), code, (size_t)(e.p - code));
 	}
 }

@@ -299,12 +299,8 @@ static void jmp_hot(struct trans *t, const uint8_t *to)
 static void cold_miss(struct trans *t, const struct cold *k)
 {
 	struct emit *e = &t->e;
-	bool w = wide(t);
 
-	if (k->by_stack)
-		e_lea(e, w, T_ADDR, k->base, 0xff, 1, k->stack_disp);
-	else
-		emit_address(t, k->it, 0);
+	emit_cold_address(t, k);
 	uint8_t *lea = e->p;
 	e_bytes(e, "\x4c\x8d\x15\0\0\0", 7); /* lea r10, [rip + access] */
 	jmp_thunk(t, t->bt->thunks.slow);
@@ -325,7 +321,7 @@ static void cold_miss(struct trans *t, const struct cold *k)
 		.retry = (int32_t)(k->retry - run_address(t, e->p)),
 		.done = done ? (int32_t)(done - e->p) : 0,
 		.rip = k->it->rip,
-		.size = k->size,
+		.size = (uint8_t)k->size,
 		.write = k->write,
 		.class = k->class,
 		.unaligned = k->it->align ? (uint8_t)(k->it->align - 1) : 0,
@@ -382,12 +378,17 @@ void emit_cold(struct trans *t)
 	for (unsigned n = 0; n < t->colds; n++) {
 		struct cold *k = &t->cold[n];
 
-		e_patch(&t->e, k->from);
-		if (k->kind != COLD_EXIT) /* that jump goes to its stub in every copy */
+		if (k->from)
+			e_patch(&t->e, k->from);
+		/* A jump of an exit goes to its stub in every copy. */
+		if (k->from && k->kind != COLD_EXIT && !k->in_head)
 			note_reloc(t, RELOC_HOT_TO_COLD, k->from);
 		switch (k->kind) {
 		case COLD_MISS:
 			cold_miss(t, k);
+			break;
+		case COLD_REFILL:
+			cold_refill(t, k);
 			break;
 		case COLD_LEAVE:
 			mov_rip(t, T_ADDR, k->rip);

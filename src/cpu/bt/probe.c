@@ -37,32 +37,27 @@ void emit_sum(struct emit *e)
 	e_lea(e, true, T_ADDR, T_ADDR, T_INDEX, 1, 0);
 }
 
-static size_t tlb_table(const struct trans *t)
+static size_t tlb_table(const struct trans *t, unsigned class)
 {
-	return OFF(tlb.data[0]) + class_of_key(t->key) * sizeof(t->c->tlb.data[0]);
+	return OFF(tlb.data[0]) + class * sizeof(t->c->tlb.data[0]);
+}
+
+static size_t tag_of(bool write)
+{
+	return write ? offsetof(struct tlb_entry, write) : offsetof(struct tlb_entry, read);
 }
 
 static size_t tlb_tag(const struct trans *t, bool write)
 {
-	return tlb_table(t) +
-	       (write ? offsetof(struct tlb_entry, write) : offsetof(struct tlb_entry, read));
+	return tlb_table(t, class_of_key(t->key)) + tag_of(write);
 }
 
-/* Leaves the place of the entry in T_INDEX and the offset within the page in T_ADDR. */
-static unsigned find_entry(struct trans *t, unsigned size, unsigned align, bool write,
-			   uint8_t *from[2])
+/* What is left of T_ADDR: is it the offset of such an operand in a page? Returns how many jumps there are
+ * where it is not; the last is the one for another page. */
+static unsigned check_offset(struct emit *e, unsigned size, unsigned align, uint8_t *from[2])
 {
-	struct emit *e = &t->e;
 	unsigned count = 0;
 
-	if (t->bt->has_bmi2) {
-		e_rorx32(e, T_INDEX, T_ADDR, MEM_PAGE_SHIFT - ENTRY_SHIFT);
-	} else {
-		e_mov_rr32(e, T_INDEX, T_ADDR);
-		emit_shr32(e, T_INDEX, MEM_PAGE_SHIFT - ENTRY_SHIFT);
-	}
-	e_alu_ri(e, false, ALU_AND, T_INDEX, (TLB_ENTRIES - 1) << ENTRY_SHIFT);
-	e_gs_base(e, true, 0x33, T_ADDR, T_INDEX, tlb_tag(t, write));
 	if (align) {
 		/* An unaligned operand takes the slow path, too, which raises #GP. */
 		e_bytes(e, "\x41\xf6\xc3", 3); /* test r11b, imm8 */
@@ -74,22 +69,87 @@ static unsigned find_entry(struct trans *t, unsigned size, unsigned align, bool 
 	return count;
 }
 
+/* Leaves the place of the entry in T_INDEX and the offset within the page in T_ADDR. */
+static unsigned find_entry(struct trans *t, unsigned class, unsigned size, unsigned align,
+			   bool write, uint8_t *from[2])
+{
+	struct emit *e = &t->e;
+
+	if (t->bt->has_bmi2) {
+		e_rorx32(e, T_INDEX, T_ADDR, MEM_PAGE_SHIFT - ENTRY_SHIFT);
+	} else {
+		e_mov_rr32(e, T_INDEX, T_ADDR);
+		emit_shr32(e, T_INDEX, MEM_PAGE_SHIFT - ENTRY_SHIFT);
+	}
+	e_alu_ri(e, false, ALU_AND, T_INDEX, (TLB_ENTRIES - 1) << ENTRY_SHIFT);
+	e_gs_base(e, true, 0x33, T_ADDR, T_INDEX, tlb_table(t, class) + tag_of(write));
+	return check_offset(e, size, align, from);
+}
+
 unsigned emit_lookup(struct trans *t, unsigned size, unsigned align, bool write, uint8_t *from[2])
 {
-	unsigned count = find_entry(t, size, align, write, from);
+	const unsigned class = class_of_key(t->key),
+		       count = find_entry(t, class, size, align, write, from);
 
 	e_gs_base(&t->e, true, 0x8b, T_INDEX, T_INDEX,
-		  tlb_table(t) + offsetof(struct tlb_entry, hva));
+		  tlb_table(t, class) + offsetof(struct tlb_entry, hva));
 	return count;
+}
+
+/* ---- the copy of the stack's entry ---- */
+
+static size_t stack_entry(unsigned class)
+{
+	return OFF(tlb.stack) + class * sizeof(struct tlb_entry);
+}
+
+unsigned emit_lookup_stack(struct trans *t, const struct cold *miss, unsigned align,
+			   uint8_t *unaligned[1])
+{
+	struct emit *e = &t->e;
+	const unsigned class = class_of_key(t->key);
+	uint8_t *from[2];
+
+	e_gs(e, true, 0x33, T_ADDR, stack_entry(class) + tag_of(miss->write)); /* xor */
+	const unsigned count = check_offset(e, miss->size, align, from);
+	e_load(e, T_INDEX, stack_entry(class) + offsetof(struct tlb_entry, hva));
+	if (count == 2)
+		unaligned[0] = from[0];
+	struct cold *k = add_cold(t);
+	*k = *miss;
+	k->kind = COLD_REFILL;
+	k->from = from[count - 1];
+	k->class = (uint8_t) class;
+	return count - 1;
+}
+
+void cold_refill(struct trans *t, const struct cold *k)
+{
+	static const size_t words[] = {offsetof(struct tlb_entry, read),
+				       offsetof(struct tlb_entry, write),
+				       offsetof(struct tlb_entry, hva)};
+	struct emit *e = &t->e;
+	uint8_t *from[2];
+
+	emit_cold_address(t, k);
+	find_entry(t, k->class, k->size, 0, k->write, from);
+	for (unsigned n = 0; n < 3; n++) {
+		e_gs_base(e, true, 0x8b, T_ADDR, T_INDEX, tlb_table(t, k->class) + words[n]);
+		e_store(e, stack_entry(k->class) + words[n], T_ADDR);
+	}
+	e_jmp(e, k->retry);
+	note_reloc(t, RELOC_COLD_TO_HOT, e->p - 4);
+	e_patch(e, from[0]);
 }
 
 unsigned emit_lookup_distance(struct trans *t, unsigned size, unsigned align, bool write,
 			      uint8_t *from[2])
 {
-	unsigned count = find_entry(t, size, align, write, from);
+	const unsigned class = class_of_key(t->key),
+		       count = find_entry(t, class, size, align, write, from);
 
 	e_gs_base(&t->e, true, 0x8b, T_ADDR, T_INDEX,
-		  tlb_table(t) + offsetof(struct tlb_entry, hva));
+		  tlb_table(t, class) + offsetof(struct tlb_entry, hva));
 	e_gs_base(&t->e, true, 0x2b, T_ADDR, T_INDEX, tlb_tag(t, write)); /* sub */
 	return count;
 }
@@ -156,7 +216,14 @@ static void add_miss(struct trans *t, const struct cold *miss, uint8_t *from)
 static void emit_access(struct trans *t, const struct cold *miss, unsigned align)
 {
 	uint8_t *from[2];
-	unsigned count = emit_lookup(t, miss->size, align, miss->write, from);
+
+	if (miss->base == RSP) {
+		if (emit_lookup_stack(t, miss, align, from))
+			add_miss(t, miss, from[0]);
+		add_miss(t, miss, NULL);
+		return;
+	}
+	const unsigned count = emit_lookup(t, miss->size, align, miss->write, from);
 
 	for (unsigned n = 0; n < count; n++)
 		add_miss(t, miss, from[n]);
@@ -194,13 +261,32 @@ void emit_address(struct trans *t, const struct item *it, int extra)
 	}
 }
 
+void emit_cold_address(struct trans *t, const struct cold *k)
+{
+	if (k->by_stack)
+		e_lea(&t->e, t->key & MODE_KEY_64, T_ADDR, k->base, 0xff, 1, k->disp);
+	else
+		emit_address(t, k->it, k->disp);
+}
+
+unsigned only_base(const struct item *it)
+{
+	const struct insn *i = &it->i;
+
+	return it->kind == KIND_BIT || i->seg == SEG_FS || i->seg == SEG_GS || i->index < GPR_NR ||
+			       i->base >= GPR_NR
+		       ? REG_NONE
+		       : i->base;
+}
+
 void emit_probe(struct trans *t, const struct item *it, unsigned size, unsigned align, bool write)
 {
 	struct cold miss = {
 		.it = it,
 		.retry = (const uint8_t *)e_here(&t->e),
-		.size = (uint8_t)size,
+		.size = (uint16_t)size,
 		.write = write,
+		.base = only_base(it),
 	};
 
 	struct constant_lookup l;
@@ -229,11 +315,11 @@ void emit_probe_stack(struct trans *t, const struct item *it, unsigned base, int
 	struct cold miss = {
 		.it = it,
 		.retry = (const uint8_t *)e_here(&t->e),
-		.size = (uint8_t)size,
+		.size = (uint16_t)size,
 		.write = write,
 		.by_stack = true,
 		.base = base,
-		.stack_disp = (int16_t)disp,
+		.disp = disp,
 	};
 
 	emit_base_disp(t, base, disp);

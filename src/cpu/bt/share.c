@@ -52,6 +52,7 @@ static void forget_writes_to_code(struct soft_cpu *c)
 		for (unsigned n = 0; n < TLB_ENTRIES; n++)
 			if (bt_has_code(c->translator, c->tlb.data[k][n].gpa))
 				c->tlb.data[k][n].write = tlb_empty_tag(n);
+	tlb_forget_stack(&c->tlb);
 }
 
 /* Between instructions: sees to a request if there is one. */

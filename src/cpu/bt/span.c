@@ -411,10 +411,26 @@ void look_span_up(struct trans *t, unsigned n, int moved, int low, unsigned byte
 		e_lea(e, true, T_ADDR, T_INDEX, 0xff, 1, (int32_t)l.offset);
 		return;
 	}
+	struct cold miss = {
+		.it = it,
+		.retry = (const uint8_t *)e_here(e),
+		.size = (uint16_t)bytes,
+		.write = s->write,
+		.by_stack = it->kind != KIND_MEMORY,
+		.base = it->kind != KIND_MEMORY ? RSP : only_base(it),
+		.disp = it->kind != KIND_MEMORY ? low - moved : extra,
+	};
 	if (it->kind == KIND_MEMORY)
 		emit_address(t, it, extra);
 	else
 		emit_base_disp(t, RSP, low - moved);
+	if (!s->step && miss.base == RSP) {
+		if (emit_lookup_stack(t, &miss, s->align, from))
+			add_plain_exit(t, rip, from[0]);
+		add_plain_exit(t, rip, NULL);
+		emit_sum(e);
+		return;
+	}
 	unsigned count = s->step ? emit_lookup_distance(t, bytes, s->align, s->write, from)
 				 : emit_lookup(t, bytes, s->align, s->write, from);
 	for (unsigned k = 0; k < count; k++)

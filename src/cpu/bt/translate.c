@@ -577,7 +577,7 @@ void bt_untranslate(struct soft_cpu *c)
 }
 
 /* The second and third pass. NULL: no room. */
-static struct bt_block *finish(struct trans *t, const uint32_t page[2], bool plain)
+static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_variant variant)
 {
 	struct bt *bt = t->bt;
 	struct bt_arena *a = t->a;
@@ -588,15 +588,22 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], bool pla
 	t->e = bt_emit_begin(&a->hot, HOT_MAX);
 	if (!b || !t->e.p)
 		return NULL;
-	b->main = (const void *)e_here(&t->e);
 	find_live_flags(t);
-	b->plain = plain;
+	b->plain = variant == BT_PLAIN;
 	plan_spans(t);
 	b->mode = bt->pages[page[0]].mode;
 	b->page2 = page[1];
 	b->flags = (uint8_t)(b->page2 && first->live_before ? FLAGS_PARKED : entry_flags(t));
 	b->bytes = (uint16_t)(end->rip + end->i.length - first->rip);
 	t->flags = (enum flags_at)b->flags;
+	if ((variant == BT_JUMPED || variant == BT_FAR) && !b->page2) {
+		struct cold *k = add_cold(t);
+		k->kind = COLD_LEAVE;
+		k->rip = first->rip;
+		k->from = bt_emit_head(bt, &t->e, b, variant == BT_FAR ? HEAD_CHECK : HEAD_JUMP);
+		k->in_head = true;
+	}
+	b->main = (const void *)e_here(&t->e);
 	if (b->page2) {
 		t->may_move = false;
 		bt_emit_page_check(bt, &t->e, b->page2);
@@ -613,11 +620,10 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], bool pla
 	t->in_cold = true;
 	if (t->e.p && !t->failed)
 		emit_cold(t);
-	bool good = t->e.p && !t->failed && !hot.full && !t->e.full;
-	b->main = good ? bt_emit_end(&a->hot, &hot) : NULL;
-	b->cold = good ? bt_emit_end(&a->cold, &t->e) : NULL;
-	if (!b->main || !b->cold)
+	if (!t->e.p || t->failed || hot.full || t->e.full)
 		return NULL;
+	bt_emit_end(&a->hot, &hot);
+	b->cold = bt_emit_end(&a->cold, &t->e);
 	b->hot_bytes = (uint16_t)(hot.p - t->hot_start);
 	if (t->may_move)
 		bt_keep_template(t, (size_t)(t->e.p - t->cold_start), t->before.exits.next);
@@ -625,7 +631,7 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], bool pla
 }
 
 struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, uint64_t rip,
-			      bool plain, const uint8_t *hva_page, bool *full)
+			      enum bt_variant variant, const uint8_t *hva_page, bool *full)
 {
 	struct trans *t = begin(bt, c, page);
 
@@ -633,7 +639,7 @@ struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, 
 	decode(t, rip, hva_page);
 	if (!t->count)
 		return NULL;
-	struct bt_block *b = finish(t, (const uint32_t[2]){page, 0}, plain);
+	struct bt_block *b = finish(t, (const uint32_t[2]){page, 0}, variant);
 	*full = !b;
 	if (!b)
 		bt_untranslate(c);
@@ -641,8 +647,8 @@ struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, 
 }
 
 struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const uint32_t page[2],
-				     uint64_t rip, bool plain, const uint8_t *const hva_page[2],
-				     bool *full)
+				     uint64_t rip, enum bt_variant variant,
+				     const uint8_t *const hva_page[2], bool *full)
 {
 	struct trans *t = begin(bt, c, page[0]);
 	unsigned room = MEM_PAGE_BYTES - (rip & ~PAGE_MASK);
@@ -656,7 +662,7 @@ struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const ui
 	/* A loop that lies across two pages is one block, too. */
 	if (!ends_block(&t->item[0]))
 		decode(t, rip + t->item[0].i.length, hva_page[1]);
-	struct bt_block *b = finish(t, page, plain);
+	struct bt_block *b = finish(t, page, variant);
 	*full = !b;
 	if (!b)
 		bt_untranslate(c);

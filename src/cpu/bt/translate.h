@@ -123,7 +123,7 @@ struct recalled {
 	bool imm_signed;
 	struct item item;
 };
-enum { RECALLED = 2048 };
+enum { RECALLED = 4096 };
 
 /* A block being translated. */
 struct trans {
@@ -153,19 +153,31 @@ struct trans {
 
 	/* Code that is put behind the block: probes' misses and exits. */
 	struct cold {
-		enum { COLD_MISS, COLD_LEAVE, COLD_EXIT, COLD_LOAD, COLD_HELPER, COLD_PLAIN } kind;
+		enum {
+			COLD_MISS,
+			COLD_REFILL,
+			COLD_LEAVE,
+			COLD_EXIT,
+			COLD_LOAD,
+			COLD_HELPER,
+			COLD_PLAIN
+		} kind;
 		const struct item *it;
-		uint8_t *from;	      /* jump to patch */
+		uint8_t *from;	      /* jump to patch; NULL: what comes before goes on to it */
 		const uint8_t *retry; /* as it runs */
 		uint8_t *resume;      /* where to go on, writable view */
 		enum flags_at resume_flags;
 		unsigned ready; /* COLD_LOAD: what to load; else what is loaded where it goes on */
 		uint64_t rip;
 		struct bt_exit *exit;
-		uint8_t size, write, class;
-		int16_t stack_disp; /* the address is [RSP + this] where there is no operand */
+		bool in_head; /* `from` is not part of what is copied */
+		uint16_t size;
+		uint8_t write, class;
+		/* The address is [base + disp], or else that of the operand + disp, with base the one
+		 * register in it, or REG_NONE. */
 		bool by_stack;
-		unsigned base; /* of by_stack */
+		unsigned base;
+		int disp;
 	} cold[8 * ITEMS_MAX];
 	unsigned colds;
 };
@@ -213,6 +225,17 @@ unsigned emit_lookup(struct trans *t, unsigned size, unsigned align, bool write,
 /* The same, but leaves in T_ADDR how far the host page lies from the guest's. */
 unsigned emit_lookup_distance(struct trans *t, unsigned size, unsigned align, bool write,
 			      uint8_t *from[2]);
+/* The same for an operand that RSP alone leads to: the copy of the stack's entry is tried, and made anew in
+ * cold code, which goes on to miss->retry; what is added to the cold code next is where that one misses.
+ * The jump of an unaligned operand goes to unaligned[], if there is one; returns whether. */
+struct cold;
+unsigned emit_lookup_stack(struct trans *t, const struct cold *miss, unsigned align,
+			   uint8_t *unaligned[1]);
+/* The miss's address into T_ADDR. */
+void emit_cold_address(struct trans *t, const struct cold *k);
+void cold_refill(struct trans *t, const struct cold *k);
+/* The register that alone makes the operand's address, with a displacement; or REG_NONE. */
+unsigned only_base(const struct item *it);
 /* The same for the item's operand + extra where its address is a constant: leaves the host page in
  * T_INDEX; the offset in it is known. False: it is not, or not within a page, or not aligned. */
 struct constant_lookup {

@@ -30,6 +30,7 @@ static void forget(struct soft_cpu *c, unsigned what)
 	for (unsigned k = 0; k < MMU_CLASS_NR; k++)
 		for (unsigned n = 0; n < TLB_ENTRIES; n++)
 			forget_data(c, k, n, what);
+	tlb_forget_stack(&c->tlb);
 	if (!(what & MEM_ASK_LEAVING))
 		return;
 	for (unsigned k = 0; k < 2; k++) {

@@ -83,7 +83,8 @@ int soft_vcpu_create(struct engine *e, unsigned index, const struct vcpu_board *
 	c->waiting = EXIT_NR;
 	c->cpuid = &e->cpuid;
 	c->vendor_amd = e->cpuid.amd;
-	c->rom_sink = malloc(MEM_PAGE_BYTES);
+	c->rom_sink = calloc(1, MEM_PAGE_BYTES);
+	c->tlb.nowhere = c->rom_sink;
 	if (!c->rom_sink || blocks_create(c) < 0) {
 		soft_vcpu_destroy(&c->vcpu);
 		return error_set(err, -ENOMEM, "%s: out of memory for vCPU %u", e->ops->name,
