@@ -27,7 +27,8 @@ enum { CODE_BYTES_DEFAULT = 256 << 20 };
 /* ---- threads ---- */
 
 /* %gs of the calling thread points into its vCPU. Signals stay blocked on vCPU threads that run
- * translated code: the guest's stack pointer is in RSP, so no handler may run there. */
+ * translated code: the guest's stack pointer is in RSP, so no handler may run there but one that has a stack
+ * of its own (shadow.c). */
 static void bind_thread(struct soft_cpu *c)
 {
 	static _Thread_local struct soft_cpu *bound;
@@ -37,6 +38,7 @@ static void bind_thread(struct soft_cpu *c)
 	sigset_t all;
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	bt_shadow_bind(c);
 	if (host_has_fsgsbase())
 		__asm__ volatile("wrgsbase %0" ::"r"((char *)c + BT_GS));
 	else
@@ -319,7 +321,8 @@ static enum bt_variant variant_for(const struct soft_cpu *c, const struct code_a
 	if (x->plain)
 		return BT_PLAIN;
 	const uint64_t from = c->translator->pages[x->from->page].gva;
-	return from == (at->rip & PAGE_MASK) || x->flags == FLAGS_HOST ? BT_NEAR : BT_FAR;
+	return (from == (at->rip & PAGE_MASK) && !x->far) || x->flags == FLAGS_HOST ? BT_NEAR
+										    : BT_FAR;
 }
 
 /* Where to enter for s.rip, by the cache or a new translation; NULL: interpret, or look again. */
@@ -617,7 +620,7 @@ static int bt_vcpu_create(struct engine *e, unsigned index, const struct vcpu_bo
 	struct soft_cpu *c = (struct soft_cpu *)*out;
 	__asm__("stmxcsr %0" : "=m"(c->bt.host_mxcsr));
 	c->bt.arena = bt_arena_create(bt, bt->cpu_count);
-	if (!c->bt.arena)
+	if (!c->bt.arena || bt_shadow_create(c) < 0)
 		return error_set(err, -ENOMEM, "bt: out of memory");
 	bt_cpu_reset(bt, c);
 	pthread_mutex_lock(&bt->lock);
@@ -627,13 +630,20 @@ static int bt_vcpu_create(struct engine *e, unsigned index, const struct vcpu_bo
 	return 0;
 }
 
+static void bt_vcpu_destroy(struct vcpu *v)
+{
+	if (v)
+		bt_shadow_destroy((struct soft_cpu *)v);
+	soft_vcpu_destroy(v);
+}
+
 const struct engine_ops engine_bt = {
 	.name = "bt",
 	.probe = bt_probe,
 	.create = bt_create,
 	.destroy = bt_destroy,
 	.vcpu_create = bt_vcpu_create,
-	.vcpu_destroy = soft_vcpu_destroy,
+	.vcpu_destroy = bt_vcpu_destroy,
 	.run = soft_run,
 	.get_state = soft_get_state,
 	.set_state = soft_set_state,

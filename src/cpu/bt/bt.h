@@ -86,6 +86,7 @@ struct bt_exit {
 	bool linked;
 	bool plain;	 /* to the plain variant */
 	bool was_linked; /* the exit it was copied from is, within the page */
+	bool far;	 /* looks whether the page is where it was, even if it is its own */
 	bool loops;	 /* back into its own block, where the loop begins */
 	bool asleep; /* linked, but `to` is at another address now (rebase.c): leads to its stub */
 	uint8_t *jump;	  /* the 4-byte distance, writable view */
@@ -186,7 +187,9 @@ struct bt_thunks {
 	 * on. They leave the flags alone. */
 	const void *load_vec, *load_x87;
 	const void *reload_x87; /* x87 and vector state, whatever is loaded; clobbers flags */
-	const void *no_jump;	/* what empty slots of jump[] hold: r11 = rip */
+	/* By mode: an indirect jump to r11; what an empty shadow stack is full of (shadow.c). */
+	const void *dispatch[BT_MODES], *stray[BT_MODES], *stray_last[BT_MODES];
+	const void *no_jump; /* what empty slots of jump[] hold: r11 = rip */
 };
 
 /* What a missed access tells C; lies in code memory behind its stub. */
@@ -417,6 +420,17 @@ unsigned bt_stress_items(struct bt *bt, unsigned most);
 bool bt_stress_comes_back(struct bt *bt);
 /* Is the next block interpreted? */
 bool bt_stress_interprets(struct bt *bt);
+
+/* ---- shadow.c ---- */
+
+/* 0, or -1: out of memory. */
+int bt_shadow_create(struct soft_cpu *c);
+void bt_shadow_destroy(struct soft_cpu *c);
+/* Empties the stacks: no code they led to may be run any more. */
+void bt_shadow_reset(const struct bt *bt, struct soft_cpu *c);
+/* The calling thread runs this vCPU's code. */
+void bt_shadow_bind(struct soft_cpu *c);
+void bt_make_shadow_thunks(struct bt *bt, struct emit *e, unsigned mode);
 
 /* ---- thunks.c ---- */
 

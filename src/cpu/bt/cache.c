@@ -129,6 +129,7 @@ void bt_cpu_reset(struct bt *bt, struct soft_cpu *c)
 	k->fills = 0;
 	if (k->arena)
 		bt_arena_reset(k->arena);
+	bt_shadow_reset(bt, c);
 	memset(k->page_id, 0, sizeof(k->page_id));
 	memset(k->lookup, 0, sizeof(k->lookup));
 	for (unsigned m = 0; m < BT_MODES; m++)
@@ -484,7 +485,7 @@ const void *bt_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind)
 /* Where a link from x to the block leads; NULL: there is no room for it. */
 static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_block *to)
 {
-	bool same_page = x->from->page == to->page;
+	bool same_page = x->from->page == to->page && !x->far;
 	bool host = x->flags == FLAGS_HOST ||
 		    (x->flags == FLAGS_BOTH && to->flags == FLAGS_HOST && same_page);
 	enum bt_entry_kind kind;
@@ -590,8 +591,12 @@ void bt_block_kill(struct bt *bt, struct bt_block *b)
 		set_jump(bt, x->jump, x->stub);
 	}
 	b->in = NULL;
-	for (struct bt_exit *x = b->exits; x; x = x->next_of_block)
+	/* Returns may still come to the block (shadow.c), when what its exits lead to is dead as well. */
+	for (struct bt_exit *x = b->exits; x; x = x->next_of_block) {
+		if (x->linked)
+			set_jump(bt, x->jump, x->stub);
 		unlink_from_target(x);
+	}
 	/* What indirect jumps may still hold: the jump entry leaves to C by its own failed check. A
 	 * vCPU in the block goes on to its end, as one that has fetched the old bytes would. */
 	if (b->entry[ENTRY_JUMP])

@@ -53,18 +53,18 @@ static void align_for_patch(struct emit *e, unsigned opcode_bytes)
 		e8(e, 0x90);
 }
 
-static void add_exit(struct trans *t, uint64_t rip, uint8_t *jump, bool loops)
+static struct bt_exit *add_exit(struct trans *t, uint64_t rip, uint8_t *jump)
 {
 	struct bt_exit *x = new_exit(t, rip);
 
 	if (!x)
-		return;
-	x->loops = loops;
+		return NULL;
 	struct cold *k = add_cold(t);
 	x->jump = jump;
 	k->kind = COLD_EXIT;
 	k->from = jump;
 	k->exit = x;
+	return x;
 }
 
 void add_plain_exit(struct trans *t, uint64_t rip, uint8_t *from)
@@ -84,7 +84,15 @@ void add_plain_exit(struct trans *t, uint64_t rip, uint8_t *from)
 void emit_direct_exit(struct trans *t, uint64_t rip)
 {
 	align_for_patch(&t->e, 1);
-	add_exit(t, rip, e_jmp_later(&t->e), false);
+	add_exit(t, rip, e_jmp_later(&t->e));
+}
+
+void emit_far_exit(struct trans *t, uint64_t rip)
+{
+	align_for_patch(&t->e, 1);
+	struct bt_exit *x = add_exit(t, rip, e_jmp_later(&t->e));
+	if (x)
+		x->far = true;
 }
 
 static void emit_jcc(struct trans *t, const struct item *it)
@@ -92,7 +100,18 @@ static void emit_jcc(struct trans *t, const struct item *it)
 	flags_to_host(t);
 	align_for_patch(&t->e, 2);
 	uint8_t *jump = e_jcc_later(&t->e, it->at.opcode & 15);
-	add_exit(t, it->rip + it->i.length + it->i.imm, jump, is_loop_edge(t, it));
+	struct bt_exit *x = add_exit(t, it->rip + it->i.length + it->i.imm, jump);
+	if (x)
+		x->loops = is_loop_edge(t, it);
+}
+
+void emit_dispatch(struct emit *e, unsigned mode)
+{
+	e_bytes(e, "\x45\x69\xd3", 3); /* imul r10d, r11d, imm32 */
+	e32(e, BT_JUMP_HASH);
+	e_bytes(e, "\x41\xc1\xea", 3); /* shr r10d, imm8 */
+	e8(e, BT_JUMP_SHIFT);
+	e_jmp_gs_index(e, T_INDEX, OFF(bt.jump) + mode * BT_JUMPS * sizeof(void *));
 }
 
 /* To the rip in T_ADDR; flags are parked. A target that is not canonical is in no slot and comes to
@@ -108,11 +127,10 @@ void emit_indirect(struct trans *t, const struct item *it, unsigned popped)
 	x->popped = (int32_t)popped;
 	e_store_imm32(&t->e, OFF(bt.from), (uint32_t)(x - t->bt->exits));
 	note_reloc(t, RELOC_EXIT_INDEX, t->e.p - 4);
-	e_bytes(&t->e, "\x45\x69\xd3", 3); /* imul r10d, r11d, imm32 */
-	e32(&t->e, BT_JUMP_HASH);
-	e_bytes(&t->e, "\x41\xc1\xea", 3); /* shr r10d, imm8 */
-	e8(&t->e, BT_JUMP_SHIFT);
-	e_jmp_gs_index(&t->e, T_INDEX, OFF(bt.jump) + mode * BT_JUMPS * sizeof(void *));
+	if (it->kind == KIND_RET)
+		emit_shadow_return(&t->e, mode);
+	else
+		emit_dispatch(&t->e, mode);
 }
 
 /* ---- the stack ---- */
@@ -202,6 +220,7 @@ static void emit_call(struct trans *t, const struct item *it)
 {
 	flags_clobber(t, FLAGS_ARITH);
 	push_return(t, it);
+	emit_shadow_call(t, it);
 	emit_direct_exit(t, it->rip + it->i.length + it->i.imm);
 }
 
@@ -233,6 +252,7 @@ static void emit_call_indirect(struct trans *t, const struct item *it)
 		leave_to_helper(t, it, CC_A);
 	}
 	push_return(t, it);
+	emit_shadow_call(t, it);
 	e_load(&t->e, T_ADDR, OFF(bt.scratch));
 	emit_indirect(t, it, 0);
 }

@@ -228,6 +228,7 @@ static void copy_exits(struct bt *bt, struct bt_arena *a, const struct copy *c)
 		y->was_linked = x->jump &&
 				(x->linked ? x->to->page == x->from->page : x->was_linked);
 		y->loops = x->loops;
+		y->far = x->far;
 		if (!x->jump)
 			continue;
 		y->jump = moved(bt, c, x->jump);

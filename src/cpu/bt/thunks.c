@@ -303,6 +303,8 @@ int bt_thunks_make(struct bt *bt)
 	t->reload_x87 = (const void *)e_here(&e);
 	save_state(&e, bt);
 	make_load_x87(&e, bt);
+	for (unsigned m = 0; m < BT_MODES; m++)
+		bt_make_shadow_thunks(bt, &e, m);
 	if (!bt_emit_end(&bt->hot, &e))
 		return -1;
 	bt->thunk_bytes = bt->hot.used;

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Calls and returns that do not match: a translator that expects a return where the last call came from
+ * has to be right where it is not. Recursion deeper than anything that could be remembered, calls that
+ * nobody returns from and returns without a call, return addresses that are changed, coroutines, and code
+ * behind a call that changes while the call is under way.
+ */
+#include "guest.h"
+
+enum { DEEP = 20000, MANY = 100000, STACK_WORDS = 1 << 17 };
+
+static ulong stack[STACK_WORDS] __attribute__((aligned(16)));
+ulong other_stack[256] __attribute__((aligned(16)));
+ulong other_sp;
+
+/* RDI: an argument, RSI: the stack to run on; the result in RAX. */
+ulong on_stack(ulong arg, ulong *top, void (*code)(void));
+void deep(void), unreturned(void), uncalled(void), elsewhere(void), tail(void), turns(void);
+void changed(void), changed_twice(void);
+asm(".pushsection .data\n" /* writable */
+    ".balign 4096\n"
+    "on_stack:\n"
+    "	push %rbx\n"
+    "	mov %rsp, %rbx\n"
+    "	mov %rsi, %rsp\n"
+    "	xor %eax, %eax\n"
+    "	call *%rdx\n"
+    "	mov %rbx, %rsp\n"
+    "	pop %rbx\n"
+    "	ret\n"
+    "deep:\n"
+    "	test %rdi, %rdi\n"
+    "	jz 1f\n"
+    "	dec %rdi\n"
+    "	call deep\n"
+    "	inc %rax\n"
+    "1:	ret\n"
+    "unreturned:\n"
+    "	call 2f\n"
+    "2:	add $8, %rsp\n"
+    "	inc %rax\n"
+    "	dec %rdi\n"
+    "	jnz unreturned\n"
+    "	ret\n"
+    "uncalled:\n"
+    "	lea 3f(%rip), %rcx\n"
+    "	push %rcx\n"
+    "	ret\n"
+    "	ud2\n"
+    "3:	inc %rax\n"
+    "	dec %rdi\n"
+    "	jnz uncalled\n"
+    "	ret\n"
+    "elsewhere:\n"
+    "	call 4f\n"
+    "	ud2\n"
+    "4:	lea 5f(%rip), %rcx\n"
+    "	mov %rcx, (%rsp)\n"
+    "	ret\n"
+    "5:	inc %rax\n"
+    "	dec %rdi\n"
+    "	jnz elsewhere\n"
+    "	ret\n"
+    "tail:\n"
+    "	call 6f\n"
+    "	add $2, %rax\n"
+    "	dec %rdi\n"
+    "	jnz tail\n"
+    "	ret\n"
+    "6:	test $3, %edi\n"
+    "	jz 7f\n"
+    "	jmp 8f\n"
+    "7:	inc %rax\n"
+    "8:	ret\n"
+    /* Two stacks take turns; each calls and returns at its own pace. */
+    "turns:\n"
+    "	lea other_stack+2040(%rip), %rcx\n"
+    "	lea there(%rip), %rdx\n"
+    "	mov %rdx, (%rcx)\n"
+    "	mov %rcx, other_sp(%rip)\n"
+    "9:	call yield\n"
+    "	inc %rax\n"
+    "	dec %rdi\n"
+    "	jnz 9b\n"
+    "	ret\n"
+    "there:	call deeper\n"
+    "	add $1000, %rax\n"
+    "	jmp there\n"
+    "deeper: call yield\n"
+    "	call yield\n"
+    "	ret\n"
+    "yield:	xchg %rsp, other_sp(%rip)\n"
+    "	ret\n"
+    /* The callee writes RDI into the instruction it returns to, or to the call first. */
+    ".balign 64\n"
+    "changed:\n"
+    "	call change\n"
+    "behind:	mov $0x11111111, %eax\n"
+    "	ret\n"
+    "changed_twice:\n"
+    "	call change_both\n"
+    "behind_both: mov $0x22222222, %eax\n"
+    "	ret\n"
+    ".balign 4096\n"
+    "change:\n"
+    "	mov %edi, behind+1(%rip)\n"
+    "	ret\n"
+    "change_both:\n"
+    "	movb $0xe8, changed_twice(%rip)\n"
+    "	mov %edi, behind_both+1(%rip)\n"
+    "	ret\n"
+    ".popsection\n");
+
+static ulong go(void (*code)(void), ulong arg)
+{
+	return on_stack(arg, stack + STACK_WORDS, code);
+}
+
+int main(void)
+{
+	bool good = true;
+
+	group("returns");
+	check_eq("deep recursion", go(deep, DEEP), DEEP);
+	check_eq("calls that nobody returns from", go(unreturned, MANY), MANY);
+	check_eq("recursion after them", go(deep, 300), 300);
+	check_eq("returns without calls", go(uncalled, MANY), MANY);
+	check_eq("recursion after these", go(deep, 300), 300);
+	check_eq("return addresses changed", go(elsewhere, MANY), MANY);
+	check_eq("jumps instead of a last call", go(tail, MANY), 2 * MANY + MANY / 4);
+	check_eq("coroutines", go(turns, 3000), 3000 + 1000 * 1499);
+	check_eq("deep recursion after all that", go(deep, DEEP), DEEP);
+	for (u32 n = 1; n < 3000 && good; n++)
+		good = go(changed, n) == n && go(changed_twice, 7 * n) == 7 * n;
+	check("code behind a call that the call changes", good);
+	for (u32 n = 1; n < 3000 && good; n++) {
+		/* Seldom: what was changed last has been run often. */
+		for (u32 k = 0; k < n % 50; k++)
+			good = good && go(changed, n) == n;
+		good = good && go(changed_twice, n) == n && go(deep, n % 90) == n % 90;
+	}
+	check("the same, with other calls between", good);
+	finish();
+}
