@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cpu/state/cpu_state.h"
 
-#include <cpuid.h>
 #include <string.h>
 
 #include "cpu/state/cpuid.h"
@@ -34,11 +33,8 @@ static void reset_xsave(struct cpu_state *s)
 /* What reset and INIT have in common. */
 static void reset_registers(struct cpu_state *s)
 {
-	unsigned a = 0, b, c, d;
-
 	memset(s->gpr, 0, sizeof(s->gpr));
-	__get_cpuid(1, &a, &b, &c, &d);
-	s->gpr[RDX] = a; /* family, model, stepping */
+	s->gpr[RDX] = cpuid_signature();
 	s->rip = 0xfff0;
 	s->rflags = FLAG_R1;
 	for (unsigned n = 0; n < SEG_NR; n++)

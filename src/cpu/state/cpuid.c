@@ -197,6 +197,15 @@ static bool hides_features(void)
 	return r[CPUID_EAX] & BIT(4); /* AVX-VNNI */
 }
 
+uint32_t cpuid_signature(void)
+{
+	uint32_t vendor[4], r[4];
+
+	host_cpuid(0, 0, vendor);
+	host_cpuid(1, 0, r);
+	return cpuid_shown_signature(is_amd(vendor), r[CPUID_EAX], hides_features());
+}
+
 void cpuid_model_init(struct cpuid_model *m, unsigned cpus, uint64_t tsc_hz)
 {
 	uint32_t r[4], r7[4] = {0};
@@ -212,7 +221,7 @@ void cpuid_model_init(struct cpuid_model *m, unsigned cpus, uint64_t tsc_hz)
 	host_cpuid(1, 0, r);
 	if (host_max(0) >= 7)
 		host_cpuid(7, 0, r7);
-	m->signature = cpuid_shown_signature(m->amd, r[CPUID_EAX], hides_features());
+	m->signature = cpuid_signature();
 	bool avx = host_has_avx();
 	m->xcr0 = XCR0_X87 | XCR0_SSE | (avx ? XCR0_AVX : 0);
 	m->f1_ecx = (r[CPUID_ECX] & (F1C_HOST | (avx ? F1C_HOST_AVX : 0))) | F1C_OURS |

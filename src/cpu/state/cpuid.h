@@ -34,6 +34,8 @@ struct cpuid_model {
 /* 1.EAX as guests see it: the host's, or, where the host has instructions that compilers use for its model
  * and guests are not offered, that of a CPU without them. */
 uint32_t cpuid_shown_signature(bool amd, uint32_t host, bool hides);
+/* The same of this host, also EDX after a reset. */
+uint32_t cpuid_signature(void);
 /* Asks the host's CPU. tsc_hz is of the guest's TSC. Any thread. */
 void cpuid_model_init(struct cpuid_model *m, unsigned cpus, uint64_t tsc_hz);
 
