@@ -31,19 +31,17 @@ enum { CODE_BYTES_DEFAULT = 256 << 20 };
  * of its own (shadow.c). */
 static void bind_thread(struct soft_cpu *c)
 {
-	static _Thread_local struct soft_cpu *bound;
-
-	if (bound == c)
-		return;
 	sigset_t all;
+
+	if (!bt_shadow_bind(c))
+		return;
 	sigfillset(&all);
+	sigdelset(&all, SIGSEGV);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
-	bt_shadow_bind(c);
 	if (host_has_fsgsbase())
 		__asm__ volatile("wrgsbase %0" ::"r"((char *)c + BT_GS));
 	else
 		syscall(SYS_arch_prctl, ARCH_SET_GS, (char *)c + BT_GS);
-	bound = c;
 }
 
 /* ---- which code page is where ---- */

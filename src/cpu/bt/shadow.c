@@ -36,6 +36,8 @@ enum {
 	ENTRIES = 1024,
 	STACK = ENTRIES * sizeof(uint64_t),
 	REGION = GUARD + STACK,
+	HANDLER_STACK = 64 << 10, /* behind them */
+	MEMORY = BT_MODES * REGION + HANDLER_STACK,
 };
 
 static _Thread_local struct soft_cpu *bound;
@@ -47,14 +49,13 @@ static uint64_t *stack_of(const struct soft_cpu *c, unsigned mode)
 
 int bt_shadow_create(struct soft_cpu *c)
 {
-	uint8_t *p = mmap(NULL, BT_MODES * REGION, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *p = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
 		return -1;
 	for (unsigned m = 0; m < BT_MODES; m++)
 		if (mprotect(p + m * REGION, GUARD, PROT_NONE) < 0) {
-			munmap(p, BT_MODES * REGION);
+			munmap(p, MEMORY);
 			return -1;
 		}
 	c->bt.shadow_memory = p;
@@ -63,8 +64,15 @@ int bt_shadow_create(struct soft_cpu *c)
 
 void bt_shadow_destroy(struct soft_cpu *c)
 {
-	if (c->bt.shadow_memory)
-		munmap(c->bt.shadow_memory, BT_MODES * REGION);
+	const stack_t none = {.ss_flags = SS_DISABLE};
+
+	if (!c->bt.shadow_memory)
+		return;
+	if (bound == c) {
+		sigaltstack(&none, NULL);
+		bound = NULL;
+	}
+	munmap(c->bt.shadow_memory, MEMORY);
 	c->bt.shadow_memory = NULL;
 }
 
@@ -95,7 +103,13 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 			(greg_t)(stack_of(c, (unsigned)(at / REGION)) + ENTRIES / 2);
 		return;
 	}
-	sigaction(signal, &before, NULL); /* it comes again */
+	/* Of somebody else: to who was here first, on this stack, or it comes again and ends the process. */
+	if (before.sa_flags & SA_SIGINFO)
+		before.sa_sigaction(signal, info, context);
+	else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
+		before.sa_handler(signal);
+	else
+		sigaction(signal, &before, NULL);
 }
 
 static void install(void)
@@ -106,19 +120,22 @@ static void install(void)
 	sigaction(SIGSEGV, &act, &before);
 }
 
-void bt_shadow_bind(struct soft_cpu *c)
+bool bt_shadow_bind(struct soft_cpu *c)
 {
-	static _Thread_local uint8_t stack[64 << 10];
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	const stack_t alternate = {.ss_sp = stack, .ss_size = sizeof(stack)};
+	const stack_t alternate = {.ss_sp = c->bt.shadow_memory + BT_MODES * REGION,
+				   .ss_size = HANDLER_STACK};
 	sigset_t set;
 
+	if (bound == c)
+		return false;
 	bound = c;
 	pthread_once(&once, install);
 	sigaltstack(&alternate, NULL);
 	sigemptyset(&set);
 	sigaddset(&set, SIGSEGV);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	return true;
 }
 
 /* ---- code ---- */
