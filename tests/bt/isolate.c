@@ -80,11 +80,17 @@ static struct range {
 } ranges[RANGES_MAX];
 static unsigned range_count;
 
-/* Everything mapped above 1 TiB; below, numbers are too common. Under the thread sanitizer nothing: half of
- * the address space is its shadow of the other half, and its heap lies at round numbers. */
+#ifdef __SANITIZE_ADDRESS__
+enum { ADDRESSES_ARE_RARE = false };
+#else
+enum { ADDRESSES_ARE_RARE = !HANOK_HAS_TSAN };
+#endif
+
+/* Everything mapped above 1 TiB; below, numbers are too common. Under a sanitizer nothing: much of the
+ * address space is its shadow of the rest, and its heap lies at round numbers. */
 static void read_ranges(void)
 {
-	FILE *f = HANOK_HAS_TSAN ? NULL : fopen("/proc/self/maps", "re");
+	FILE *f = !ADDRESSES_ARE_RARE ? NULL : fopen("/proc/self/maps", "re");
 	char line[512];
 
 	range_count = 0;

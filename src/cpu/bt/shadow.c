@@ -125,13 +125,16 @@ bool bt_shadow_bind(struct soft_cpu *c)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	const stack_t alternate = {.ss_sp = c->bt.shadow_memory + BT_MODES * REGION,
 				   .ss_size = HANDLER_STACK};
+	stack_t had;
 	sigset_t set;
 
 	if (bound == c)
 		return false;
 	bound = c;
 	pthread_once(&once, install);
-	sigaltstack(&alternate, NULL);
+	/* One that is there is a sanitizer's, who will want it back. */
+	if (sigaltstack(NULL, &had) < 0 || (had.ss_flags & SS_DISABLE))
+		sigaltstack(&alternate, NULL);
 	sigemptyset(&set);
 	sigaddset(&set, SIGSEGV);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);

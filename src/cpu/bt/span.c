@@ -57,7 +57,7 @@ static bool constant_move(const struct trans *t, const struct item *it, unsigned
 		*by = (int)i->imm;
 		return true;
 	case ZYDIS_MNEMONIC_SUB:
-		*by = -(int)i->imm;
+		*by = (int)(0u - (uint32_t)i->imm);
 		return true;
 	case ZYDIS_MNEMONIC_INC:
 		*by = 1;
