@@ -132,11 +132,11 @@ static uint8_t two_bytes(uint8_t op)
 }
 
 /* The opcode's map and what follows it; at is left behind it. */
-static uint8_t opcode_at(const uint8_t *b, unsigned *at, bool rex)
+static uint8_t opcode_at(const uint8_t *b, unsigned *at, bool prefixed)
 {
 	unsigned map = 0;
 
-	if ((b[*at] == 0xc5 || b[*at] == 0xc4) && rex)
+	if ((b[*at] == 0xc5 || b[*at] == 0xc4) && prefixed)
 		return UNKNOWN;
 	if (b[*at] == 0xc5) {
 		map = 1;
@@ -168,7 +168,7 @@ static struct parts find_parts(const uint8_t *b)
 {
 	const struct parts unknown = {0};
 	enum { PREFIXES = 4 };
-	bool narrow = false, wide = false, rex = false;
+	bool narrow = false, wide = false;
 	struct parts p = {0};
 	unsigned at = 0;
 
@@ -179,11 +179,9 @@ static struct parts find_parts(const uint8_t *b)
 			 b[at] != 0x3e && b[at] != 0x64 && b[at] != 0x65)
 			break;
 	}
-	if ((b[at] & 0xf0) == 0x40) {
-		rex = true;
+	if ((b[at] & 0xf0) == 0x40) /* REX */
 		wide = b[at++] & 8;
-	}
-	const uint8_t follows = opcode_at(b, &at, rex || at);
+	const uint8_t follows = opcode_at(b, &at, at > 0);
 	if (follows & UNKNOWN)
 		return unknown;
 	bool imm = !(follows & GROUP3);
