@@ -398,13 +398,17 @@ def test_two_guests(machine, model, network, hanok, qemu_trouble):
     ("value", "says"),
     [
         ("wifi", "is plugged into nat, switch=NAME"),
-        ("bridged=eth7", "hanok net create NAME --bridge eth7"),
         ("nat,model=ne2000", "ne2000: no such network card; there is virtio"),
         ("nat,mac=1", "no address of a card"),
         ("nat,mac=01:00:00:00:00:01", "its first byte is even"),
         ("nat,forward=tcp:x", "tcp:x"),
         ("none,forward=tcp:22-22", "only NAT forwards"),
         ("nat,group=x", "only networks have port groups"),
+        ("nat,vlan=5", "only networks have port groups"),
+        ("switch=lab,vlan=0", "vlan=0: it must be a number from 1 to 4094"),
+        ("switch=lab,vlan=4095", "from 1 to 4094"),
+        ("switch=lab,vlan=+7", "from 1 to 4094"),
+        ("switch=lab,vlan=7x", "from 1 to 4094"),
         ("nat,speed=10", "'speed=10' is no setting"),
     ],
 )
@@ -423,6 +427,10 @@ def test_network_that_is_not_there(hanok, tmp_path, monkeypatch):
     for name in ("hostonly", "bridged"):
         result = run_hanok(hanok, "run", "--kernel", os.devnull, "--nic", name)
         assert f"network card 0: network {name}: there is no such network" in error_line(result)
+    result = run_hanok(hanok, "run", "--kernel", os.devnull, "--nic", "bridged=noif0")
+    assert result.returncode == 125
+    assert "network card 0" in error_line(result) and "noif0" in error_line(result)
+    assert not list((tmp_path / ".networks").glob("*")), "what could not run is still there"
 
 
 def test_port_that_is_taken(hanok):

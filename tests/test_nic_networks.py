@@ -13,7 +13,7 @@ import time
 
 import pytest
 from conftest import TIMEOUT_SCALE, run_hanok
-from test_net_hosts import CHECK_SUMS, tshark, wait_for
+from test_net_hosts import CHECK_SUMS, REASON, run, tshark, wait_for
 from test_nic import (  # noqa: F401 fixtures
     MIB,
     Sink,
@@ -183,3 +183,48 @@ def test_a_machine_that_stands_still(machine, network, hanok):  # noqa: F811
     assert answers(two, "192.168.7.3")
     for vm in (one, two, still):
         power_off(vm)
+
+
+def test_vlan_by_the_option(machine, network, hanok):  # noqa: F811
+    """vlan=N makes the port group where there is none; who is in another VLAN sees nothing."""
+    network("lab")
+    vms = [machine(f"switch=lab,vlan={vlan}") for vlan in (100, 100, 200)]
+    for i, vm in enumerate(vms, 1):
+        vm.output(f"ip link set eth0 up; ip addr add 192.168.7.{i}/24 dev eth0")
+    assert answers(vms[0], "192.168.7.2")
+    assert not answers(vms[0], "192.168.7.3") and not answers(vms[2], "192.168.7.2")
+    groups = {group["name"]: group.get("vlan") for group in show(hanok, "lab")["groups"]}
+    assert groups["vlan100"] == 100 and groups["vlan200"] == 200
+    for vm in vms:
+        power_off(vm)
+
+
+@pytest.mark.skipif(REASON is not None, reason=str(REASON))
+def test_bridged_by_the_option(machine, hanok, tmp_path, monkeypatch):  # noqa: F811
+    """bridged=INTERFACE: a network is made for it, which two machines and somebody beyond the interface share."""
+    monkeypatch.setenv("HANOK_VMS", str(tmp_path / "vms"))
+    monkeypatch.setenv("HANOK_RUNTIME", str(tmp_path / "run"))
+    name = f"hk{os.getpid()}"
+    run("ip", "link", "add", name + "v", "type", "veth", "peer", "name", name + "w")
+    run("ip", "netns", "add", name)
+    try:
+        run("ip", "link", "set", name + "w", "netns", name)
+        run("ip", "link", "set", name + "v", "up")
+        run("ip", "-n", name, "link", "set", name + "w", "up")
+        run("ip", "-n", name, "addr", "add", "192.168.7.9/24", "dev", name + "w")
+        vms = [machine(f"bridged={name}v") for _ in range(2)]
+        for i, vm in enumerate(vms, 1):
+            vm.output(f"ip link set eth0 up; ip addr add 192.168.7.{i}/24 dev eth0")
+        assert answers(vms[0], "192.168.7.9") and answers(vms[1], "192.168.7.9") and answers(vms[0], "192.168.7.2")
+        for vm in vms:
+            power_off(vm)
+        # It is not there any more: the next machine starts it.
+        assert run_hanok(hanok, "net", "stop", f"bridged-{name}v").returncode == 0
+        vm = machine(f"bridged={name}v")
+        vm.output("ip link set eth0 up; ip addr add 192.168.7.1/24 dev eth0")
+        assert answers(vm, "192.168.7.9")
+        power_off(vm)
+    finally:
+        run_hanok(hanok, "net", "stop", f"bridged-{name}v")
+        run("ip", "netns", "del", name, check=False)
+        run("ip", "link", "del", name + "v", check=False)

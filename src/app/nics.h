@@ -6,7 +6,7 @@
 #include "machine/nic.h"
 
 /*
- * --nic nat|none|switch=NAME[,model=NAME][,mac=ADDRESS][,group=NAME][,forward=FORWARD]...: what it
+ * --nic nat|none|switch=NAME|bridged=INTERFACE[,model=NAME][,mac=ADDRESS][,group=NAME|,vlan=N][,forward=FORWARD]...: what it
  * says, over what is in *card already. spec is changed in place and must stay: the card points into
  * it. 0, or -errno with *err naming the option.
  */
