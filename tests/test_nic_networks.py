@@ -63,7 +63,7 @@ def test_large_frames(machine, model, network, hanok, tmp_path, qemu_trouble):  
     assert run_hanok(hanok, "net", "capture", "lab", "0", capture).returncode == 0
     stream(one, two, "192.168.7.2", 32)
     assert run_hanok(hanok, "net", "capture", "lab", "0", "--stop").returncode == 0
-    assert max(frame_lengths(capture)) > 60000
+    assert max(frame_lengths(capture)) > 30000  # how large they become depends on how fast they are taken
     two.output("true")
     frames = counter(two, "rx_packets")  # vmxnet3's counts segments, as a wire would have them
     assert model == "vmxnet3" or frames < 32 * MIB // 6000, "large frames were cut"
