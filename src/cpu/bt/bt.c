@@ -335,9 +335,9 @@ static const void *find_slowly(struct soft_cpu *c, const struct code_at *at, boo
 
 	bt_lock(c);
 	struct bt_exit *x = k->exit; /* a flush while waiting has cleared it */
-	bool plain = link && x && x->plain;
+	const enum bt_variant variant = variant_for(c, at, link ? x : NULL);
 	if (k->mode_known)
-		b = find_once(c, at, variant_for(c, at, link ? x : NULL), &full);
+		b = find_once(c, at, variant, &full);
 	if (full)
 		bt_flush_all(bt, c);
 	x = k->exit; /* likewise */
@@ -347,7 +347,7 @@ static const void *find_slowly(struct soft_cpu *c, const struct code_at *at, boo
 		/* Where a direct jump leads there may never be an indirect one. */
 		if (link && x)
 			bt_link(bt, x, b);
-		else if (!plain)
+		else if (variant != BT_PLAIN)
 			remember(c, b, at->rip, where);
 	}
 	/* The page's last bytes are not a whole instruction, or are known to be the begin of one

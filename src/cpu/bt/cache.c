@@ -345,6 +345,11 @@ static void emit_check_by_rcx(struct bt *bt, struct emit *e, const struct bt_blo
 	e_jmp(e, b->main);
 }
 
+static uint64_t rip_of(const struct bt *bt, const struct bt_block *b)
+{
+	return bt->pages[b->page].gva + b->offset;
+}
+
 /* Of an indirect jump, which comes with the rip that is meant in r11. */
 static void emit_rip_check(struct bt *bt, struct emit *e, uint64_t rip)
 {
@@ -352,14 +357,14 @@ static void emit_rip_check(struct bt *bt, struct emit *e, uint64_t rip)
 		e_alu_ri(e, true, ALU_CMP, T_ADDR, (int32_t)rip);
 	} else {
 		e_mov_ri(e, T_INDEX, rip);
-		e_bytes(e, "\x4d\x39\xd3", 3); /* cmp r11, r10 */
+		e_rr(e, true, 0x39, T_INDEX, T_ADDR); /* cmp r11, r10 */
 	}
 	e_jcc(e, CC_NE, bt->thunks.leave);
 }
 
-static void emit_jump_entry(struct bt *bt, struct emit *e, const struct bt_block *b, uint64_t rip)
+static void emit_jump_entry(struct bt *bt, struct emit *e, const struct bt_block *b)
 {
-	emit_rip_check(bt, e, rip);
+	emit_rip_check(bt, e, rip_of(bt, b));
 	bt_emit_page_check(bt, e, b->page);
 	e_jcc(e, CC_NE, bt->thunks.leave);
 	if (b->flags == FLAGS_HOST)
@@ -370,13 +375,13 @@ static void emit_jump_entry(struct bt *bt, struct emit *e, const struct bt_block
 static void emit_entry(struct bt *bt, struct emit *e, const struct bt_block *b,
 		       enum bt_entry_kind kind)
 {
-	uint64_t rip = bt->pages[b->page].gva + b->offset;
+	uint64_t rip = rip_of(bt, b);
 	bool host = kind == ENTRY_HOST || kind == ENTRY_HOST_CHECK;
 	bool check = kind != ENTRY_HOST && kind != ENTRY_PARKED;
 	uint8_t *failed = NULL;
 
 	if (kind == ENTRY_JUMP) {
-		emit_jump_entry(bt, e, b, rip);
+		emit_jump_entry(bt, e, b);
 		return;
 	}
 
@@ -397,11 +402,6 @@ static void emit_entry(struct bt *bt, struct emit *e, const struct bt_block *b,
 		e_patch(e, failed);
 		emit_check_failed(bt, e, rip);
 	}
-}
-
-static uint64_t rip_of(const struct bt *bt, const struct bt_block *b)
-{
-	return bt->pages[b->page].gva + b->offset;
 }
 
 uint8_t *bt_emit_head(struct bt *bt, struct emit *e, struct bt_block *b, enum bt_head head)

@@ -657,10 +657,10 @@ static struct encoding find_encoding(const ZydisDecodedInstruction *z)
 	};
 }
 
-void classify(struct trans *t, struct item *it, const struct decoded *d)
+void classify(struct trans *t, struct item *it)
 {
-	it->d = d;
-	it->at = find_encoding(&d->z);
+	it->d = &t->d;
+	it->at = find_encoding(&t->d.z);
 	find_kind(t, it);
 	it->d = NULL;
 }

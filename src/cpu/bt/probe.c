@@ -103,8 +103,7 @@ static size_t stack_entry(unsigned class)
 	return OFF(tlb.stack) + class * sizeof(struct tlb_entry);
 }
 
-unsigned emit_lookup_stack(struct trans *t, const struct cold *miss, unsigned align,
-			   uint8_t *unaligned[1])
+uint8_t *emit_lookup_stack(struct trans *t, const struct cold *miss, unsigned align)
 {
 	struct emit *e = &t->e;
 	const unsigned class = class_of_key(t->key);
@@ -113,14 +112,12 @@ unsigned emit_lookup_stack(struct trans *t, const struct cold *miss, unsigned al
 	e_gs(e, true, 0x33, T_ADDR, stack_entry(class) + tag_of(miss->write)); /* xor */
 	const unsigned count = check_offset(e, miss->size, align, from);
 	e_load(e, T_INDEX, stack_entry(class) + offsetof(struct tlb_entry, hva));
-	if (count == 2)
-		unaligned[0] = from[0];
 	struct cold *k = add_cold(t);
 	*k = *miss;
 	k->kind = COLD_REFILL;
 	k->from = from[count - 1];
 	k->class = (uint8_t) class;
-	return count - 1;
+	return count == 2 ? from[0] : NULL;
 }
 
 void cold_refill(struct trans *t, const struct cold *k)
@@ -218,9 +215,7 @@ static void emit_access(struct trans *t, const struct cold *miss, unsigned align
 	uint8_t *from[2];
 
 	if (miss->base == RSP) {
-		if (emit_lookup_stack(t, miss, align, from))
-			add_miss(t, miss, from[0]);
-		add_miss(t, miss, NULL);
+		add_miss(t, miss, emit_lookup_stack(t, miss, align));
 		return;
 	}
 	const unsigned count = emit_lookup(t, miss->size, align, miss->write, from);

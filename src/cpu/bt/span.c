@@ -425,9 +425,7 @@ void look_span_up(struct trans *t, unsigned n, int moved, int low, unsigned byte
 	else
 		emit_base_disp(t, RSP, low - moved);
 	if (!s->step && miss.base == RSP) {
-		if (emit_lookup_stack(t, &miss, s->align, from))
-			add_plain_exit(t, rip, from[0]);
-		add_plain_exit(t, rip, NULL);
+		add_plain_exit(t, rip, emit_lookup_stack(t, &miss, s->align));
 		emit_sum(e);
 		return;
 	}

@@ -397,7 +397,7 @@ static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *bytes, uns
 		memset(it, 0, sizeof(*it));
 		if (insn_decode(mode, t->c->vendor_amd, bytes, avail, &t->d, &it->i) < 0)
 			return false;
-		classify(t, it, &t->d);
+		classify(t, it);
 		if (avail >= RECALL_BYTES)
 			remember_item(t, it);
 	}

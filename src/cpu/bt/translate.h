@@ -184,8 +184,8 @@ struct trans {
 
 /* ---- classify.c ---- */
 
-/* The item's insn is decoded, and d is what the decoder said. */
-void classify(struct trans *t, struct item *it, const struct decoded *d);
+/* The item's insn is decoded, and t->d is what the decoder said. */
+void classify(struct trans *t, struct item *it);
 /* Finds the interpreter's handler, which only helpers need. */
 void item_select(struct trans *t, struct item *it);
 
@@ -227,10 +227,9 @@ unsigned emit_lookup_distance(struct trans *t, unsigned size, unsigned align, bo
 			      uint8_t *from[2]);
 /* The same for an operand that RSP alone leads to: the copy of the stack's entry is tried, and made anew in
  * cold code, which goes on to miss->retry; what is added to the cold code next is where that one misses.
- * The jump of an unaligned operand goes to unaligned[], if there is one; returns whether. */
+ * Returns the jump of an unaligned operand, which goes there, too, or NULL. */
 struct cold;
-unsigned emit_lookup_stack(struct trans *t, const struct cold *miss, unsigned align,
-			   uint8_t *unaligned[1]);
+uint8_t *emit_lookup_stack(struct trans *t, const struct cold *miss, unsigned align);
 /* The miss's address into T_ADDR. */
 void emit_cold_address(struct trans *t, const struct cold *k);
 void cold_refill(struct trans *t, const struct cold *k);
