@@ -59,14 +59,20 @@ def test_large_frames(machine, model, network, hanok, tmp_path, qemu_trouble):  
     lro = "large-receive-offload" if model == "vmxnet3" else "rx-gro-hw"
     for feature in ("tcp-segmentation-offload", "tx-tcp6-segmentation", "tx-checksumming", "rx-checksumming", lro):
         assert features[feature] == "on", feature
-    capture = tmp_path / "lab.pcapng"
-    assert run_hanok(hanok, "net", "capture", "lab", "0", capture).returncode == 0
-    stream(one, two, "192.168.7.2", 32)
-    assert run_hanok(hanok, "net", "capture", "lab", "0", "--stop").returncode == 0
-    assert max(frame_lengths(capture)) > 30000  # how large they become depends on how fast they are taken
+    # How large they become depends on how fast they are taken: a busy host may need another try.
+    for turn in range(5):
+        capture = tmp_path / f"lab{turn}.pcapng"
+        two.output("true")
+        before = counter(two, "rx_packets")
+        assert run_hanok(hanok, "net", "capture", "lab", "0", capture).returncode == 0
+        stream(one, two, "192.168.7.2", 32)
+        assert run_hanok(hanok, "net", "capture", "lab", "0", "--stop").returncode == 0
+        if max(frame_lengths(capture)) > 60000:
+            break
+    assert max(frame_lengths(capture)) > 60000
     two.output("true")
     frames = counter(two, "rx_packets")  # vmxnet3's counts segments, as a wire would have them
-    assert model == "vmxnet3" or frames < 32 * MIB // 6000, "large frames were cut"
+    assert model == "vmxnet3" or frames - before < 32 * MIB // 6000, "large frames were cut"
     if model == "vmxnet3":
         assert statistic(one, "TSO pkts tx") > 1000
         joined = statistic(two, "LRO pkts rx")
