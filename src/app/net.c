@@ -355,23 +355,13 @@ static int create(struct command *c)
 	return status;
 }
 
-static bool runs(const char *name)
-{
-	json_t *answer = NULL, *request = json_pack("{s:s}", "do", "show");
-	int rc = net_ask(name, request, &answer, NULL);
-
-	json_decref(request);
-	json_decref(answer);
-	return !rc;
-}
-
 static int remove_network(struct command *c)
 {
 	const char *name = c->words[1];
 	struct error err = {""};
 	char *path, *socket;
 
-	if (runs(name))
+	if (net_runs(name))
 		return fail(STATUS_FAILED, "network %s runs; `hanok net stop %s` first", name,
 			    name);
 	json_t *config = net_config_load(name, &err);
@@ -431,7 +421,7 @@ static int stop(struct command *c)
 	int status = ask(c, json_pack("{s:s}", "do", "stop"), NULL);
 
 	/* It is gone when it says so no more. */
-	for (unsigned i = 0; status == STATUS_OK && i < 100 && runs(c->words[1]); i++)
+	for (unsigned i = 0; status == STATUS_OK && i < 100 && net_runs(c->words[1]); i++)
 		usleep(20000);
 	return status;
 }
@@ -533,7 +523,7 @@ static int list(struct command *c)
 			continue;
 		*dot = 0;
 		json_array_append_new(all, json_pack("{s:s, s:b}", "name", e->d_name, "running",
-						     runs(e->d_name)));
+						     net_runs(e->d_name)));
 	}
 	if (dir)
 		closedir(dir);

@@ -27,7 +27,12 @@ int net_config_save(const char *name, json_t *config, struct error *err);
  * the line of error. Returns an exit status. */
 int net_daemon_run(const char *name, void (*ready)(void *opaque, const char *error), void *opaque);
 
+/* Where in a list of objects the one is whose key has this value; the list's size: nowhere. */
+size_t net_find_named(const json_t *list, const char *key, const char *value);
+
 /* Asks a network's process; *answer is the caller's to json_decref. */
 int net_ask(const char *name, json_t *request, json_t **answer, struct error *err);
+/* Does its process answer? */
+bool net_runs(const char *name);
 
 #endif

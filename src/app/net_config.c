@@ -144,3 +144,27 @@ int net_ask(const char *name, json_t *request, json_t **answer, struct error *er
 	*answer = NULL;
 	return rc;
 }
+
+bool net_runs(const char *name)
+{
+	json_t *answer = NULL, *request = json_pack("{s:s}", "do", "show");
+	int rc = net_ask(name, request, &answer, NULL);
+
+	json_decref(request);
+	json_decref(answer);
+	return !rc;
+}
+
+size_t net_find_named(const json_t *list, const char *key, const char *value)
+{
+	const json_t *j;
+	size_t i;
+
+	json_array_foreach(list, i, j)
+	{
+		const char *is = json_string_value(json_object_get(j, key));
+		if (is && !strcmp(is, value))
+			break;
+	}
+	return i;
+}

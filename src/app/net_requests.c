@@ -116,20 +116,6 @@ static int save(struct net_daemon *d, struct error *err)
 	return net_config_save(d->name, d->config, err);
 }
 
-static size_t find_named(json_t *list, const char *key, const char *value)
-{
-	json_t *j;
-	size_t i;
-
-	json_array_foreach(list, i, j)
-	{
-		const char *is = json_string_value(json_object_get(j, key));
-		if (is && !strcmp(is, value))
-			break;
-	}
-	return i;
-}
-
 static int set_group(struct net_daemon *d, json_t *j, json_t *answer, struct error *err)
 {
 	json_t *groups = list_of(d, "groups"), *given = json_object_get(j, "group"), *merged;
@@ -138,7 +124,7 @@ static int set_group(struct net_daemon *d, json_t *j, json_t *answer, struct err
 	(void)answer;
 	if (!name)
 		return error_set(err, -EINVAL, "a port group without a name");
-	size_t at = find_named(groups, "name", name);
+	size_t at = net_find_named(groups, "name", name);
 	/* What is not said stays as it was; a VLAN mode takes the place of the other ones. */
 	json_t *old = json_array_get(groups, at);
 	merged = old ? json_copy(old) : json_object();
@@ -167,7 +153,7 @@ static int remove_group(struct net_daemon *d, json_t *j, json_t *answer, struct 
 	if (rc)
 		return error_set(err, rc, "port group %s: %s", name ? name : "",
 				 rc == -EBUSY ? "it has ports" : "there is no such one");
-	json_array_remove(list_of(d, "groups"), find_named(list_of(d, "groups"), "name", name));
+	json_array_remove(list_of(d, "groups"), net_find_named(list_of(d, "groups"), "name", name));
 	return save(d, err);
 }
 

@@ -113,27 +113,14 @@ int nics_add(struct nic_plan *plan, char *spec, struct error *err)
 	return rc ? error_set(err, rc, "--nic %.60s: %s", spec, why.text) : 0;
 }
 
-static bool has_group(const json_t *config, const char *name)
-{
-	const json_t *group;
-	size_t i;
-
-	json_array_foreach(json_object_get(config, "groups"), i, group)
-	{
-		const char *is = json_string_value(json_object_get(group, "name"));
-		if (is && !strcmp(is, name))
-			return true;
-	}
-	return false;
-}
-
 /* A card in VLAN N finds its port group, with that VLAN's frames alone and without tags. */
 static int make_vlan_group(const struct nic_card *c, const json_t *config, struct error *err)
 {
 	const int vlan = vlan_of_group(c->group);
+	const json_t *groups = json_object_get(config, "groups");
 	json_t *request, *answer = NULL;
 
-	if (!vlan || has_group(config, c->group))
+	if (!vlan || net_find_named(groups, "name", c->group) < json_array_size(groups))
 		return 0;
 	request = json_pack("{s:s, s:{s:s, s:i}}", "do", "group-set", "group", "name", c->group,
 			    "vlan", vlan);
@@ -185,7 +172,7 @@ static int run_net(const char *verb, const char *name, const char *interface, st
  * run, by whoever comes first. */
 static int bring_up_bridged(const char *name, struct error *err)
 {
-	json_t *config, *answer = NULL, *request;
+	json_t *config;
 
 	if (strncmp(name, BRIDGED, strlen(BRIDGED)))
 		return 0;
@@ -193,11 +180,7 @@ static int bring_up_bridged(const char *name, struct error *err)
 	if (!config)
 		return run_net("create", name, name + strlen(BRIDGED), err);
 	json_decref(config);
-	request = json_pack("{s:s}", "do", "show");
-	int rc = net_ask(name, request, &answer, NULL);
-	json_decref(request);
-	json_decref(answer);
-	return rc ? run_net("start", name, NULL, err) : 0;
+	return net_runs(name) ? 0 : run_net("start", name, NULL, err);
 }
 
 int nics_find_networks(struct nic_plan *plan, char *sockets[NICS_MAX], struct error *err)

@@ -6,8 +6,8 @@
 #include "machine/nic.h"
 
 /*
- * --nic nat|none|switch=NAME|bridged=INTERFACE[,model=NAME][,mac=ADDRESS][,group=NAME|,vlan=N][,forward=FORWARD]...: what it
- * says, over what is in *card already. spec is changed in place and must stay: the card points into
+ * --nic nat|none|switch=NAME|bridged=INTERFACE
+ *	[,model=NAME][,mac=ADDRESS][,group=NAME|,vlan=N][,forward=FORWARD]...: what it says, over what is in *card already. spec is changed in place and must stay: the card points into
  * it. 0, or -errno with *err naming the option.
  */
 int nics_parse(struct nic_card *card, char *spec, struct error *err);
