@@ -10,6 +10,7 @@
 #include "app/app.h"
 #include "app/options.h"
 #include "app/vm_verb.h"
+#include "base/layout.h"
 
 static const char help[] =
 	"Hanok runs x86 operating systems in virtual machines, without privilege.\n"
@@ -115,7 +116,7 @@ static void open_standard_descriptors(void)
 		close(fd);
 }
 
-int main(int argc, char **argv)
+static int command(int argc, char **argv)
 {
 	open_standard_descriptors();
 	/* Whoever writes notices by EPIPE. */
@@ -137,4 +138,12 @@ int main(int argc, char **argv)
 		return printed();
 	}
 	return unknown_verb(argv[1]);
+}
+
+/* What runs a machine keeps its memory together, so that the rest of the address space is the guest's. */
+int main(int argc, char **argv)
+{
+	if (argc >= 2 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "start")))
+		return layout_run(command, argc, argv);
+	return command(argc, argv);
 }

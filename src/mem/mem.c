@@ -14,12 +14,14 @@
  * Nothing is taken from the host before the guest touches it: the mapping is not reserved. What it has
  * taken is counted by mincore, page by page.
  *
- * The mapping's address is asked for in the middle of the user half: guests' own programs live at
- * its bottom and its top, and an engine may want these addresses for itself.
+ * The mapping's address is asked for in the middle of the user half, in the process's own slice of it
+ * (base/layout.h): guests' own programs live at its bottom and its top, and an engine may want these
+ * addresses for itself.
  *
  * ROM is a list of private copies laid over the map. It changes only before vCPUs run, so readers
  * take no lock.
  */
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -27,14 +29,18 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 
+#include "base/layout.h"
 #include "mem/mem_internal.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define RAM_MAX (UINT64_C(1) << 39)
 /* Where the mapping may start: 2^43 bytes from here on, in steps of 1 GiB. */
-#define PLACE_BASE UINT64_C(0x200000000000)
+#define PLACE_BASE UINT64_C(0x210000000000)
 #define PLACE_STEPS 8192
 #define PLACE_STEP (UINT64_C(1) << 30)
+static_assert(PLACE_BASE >= LAYOUT_BASE + LAYOUT_GUARD &&
+		      PLACE_BASE + PLACE_STEPS * PLACE_STEP + RAM_MAX <= LAYOUT_END - LAYOUT_GUARD,
+	      "RAM lies in the process's slice");
 
 /* A run of guest-physical memory of one kind. */
 struct span {
