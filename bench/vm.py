@@ -183,8 +183,8 @@ LARGE = 512 << 20  # no mapping but guest RAM is that large and without a file
 
 
 def mapping_kind(bytes_, access, name):
-    """RAM is known by its size. Hanok's code and what it knows of it are shared memory; QEMU's code is writable."""
-    if not name and "x" not in access and bytes_ >= LARGE:
+    """RAM is known by its name or its size. Hanok's code and what it knows of it are shared memory; QEMU's code is writable."""
+    if name.startswith("/memfd:hanok-ram") or (not name and "x" not in access and bytes_ >= LARGE):
         return "guest"
     if name.startswith("/dev/zero") or (not name and access.startswith("rwx")):
         return "code"

@@ -74,6 +74,7 @@ struct vcpu_debug {
 
 struct engine_ops {
 	const char *name; /* as in --engine */
+	bool maps_ram;	  /* it maps pages of RAM a second time, if that is a file's (mem_file) */
 
 	/* 0 when this engine can run stock guests here; else -errno and why, with the mend. */
 	int (*probe)(struct error *why);

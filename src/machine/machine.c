@@ -341,18 +341,27 @@ static void memory_trouble(void *opaque, const char *text)
 		log_info("guest memory is in order again");
 }
 
+static int create_memory(struct machine *m, struct error *err)
+{
+	struct mem_config *c = &m->config.memory;
+	/* KSM takes private memory only; under a limit no page stays where an engine would map it. */
+	bool shared = m->config.engine->maps_ram && !c->share && !c->limit_bytes;
+	int r = (shared ? mem_create_shared : mem_create)(&m->mem, m->config.memory_bytes, err);
+
+	if (r < 0)
+		return r;
+	c->trouble = memory_trouble;
+	c->opaque = m;
+	return mem_start(m->mem, c, err);
+}
+
 static int create_parts(struct machine *m, struct error *err)
 {
 	int r = check_config(&m->config, err);
 
 	if (r < 0)
 		return r;
-	r = mem_create(&m->mem, m->config.memory_bytes, err);
-	if (r < 0)
-		return r;
-	m->config.memory.trouble = memory_trouble;
-	m->config.memory.opaque = m;
-	r = mem_start(m->mem, &m->config.memory, err);
+	r = create_memory(m, err);
 	if (r < 0)
 		return r;
 	r = bus_create(&m->bus, err);

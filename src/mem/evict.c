@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How pages leave host memory: the steps of reclaim.c's drawing, for pages that somebody has marked LEAVING. */
 #include <string.h>
-#include <sys/mman.h>
 
 #include "mem/mem_internal.h"
 #include "mem/swap.h"
@@ -65,8 +64,7 @@ void evict_give_back(struct mem *m, const uint64_t *frame, unsigned n)
 	for (unsigned at = 0, end; at < n; at = end) {
 		for (end = at + 1; end < n && frame[end] == frame[end - 1] + 1;)
 			end++;
-		madvise(frame_host(m, frame[at]), (uint64_t)(end - at) << MEM_PAGE_SHIFT,
-			MADV_DONTNEED);
+		ram_give_back(m, frame[at], end - at);
 	}
 }
 
@@ -110,8 +108,11 @@ static unsigned evict_group(struct mem *m, const uint64_t *frame, unsigned n, bo
 	}
 	evict_give_back(m, gone, count);
 	atomic_fetch_sub(&m->present, count);
-	for (unsigned k = 0; k < count; k++)
+	for (unsigned k = 0; k < count; k++) {
+		if (m->chunks)
+			atomic_fetch_sub(&m->chunks[gone[k] / RAM_CHUNK_PAGES], 1);
 		evict_settle(m, gone[k]);
+	}
 	return count;
 }
 

@@ -3,8 +3,8 @@
  * The frames: where each page of guest RAM is, and how it comes back when it is asked for.
  *
  * Whoever asks brings the page in himself, a vCPU or a device's thread alike: a page that was never
- * touched is just declared present (the host's kernel fills it with zeros when it is touched), one in
- * the swap store is loaded. Nobody who asks waits for room: that would be in the middle of an
+ * touched is just declared present (the host's kernel fills it with zeros when it is touched, or does
+ * so for many at once: ram_bring_in), one in the swap store is loaded. Nobody who asks waits for room: that would be in the middle of an
  * instruction, when a vCPU holds addresses and could not answer for others. It makes the machine a
  * few pages too large, wakes the memory thread, and vCPUs wait at their next boundary
  * (mem_is_crowded).
@@ -134,13 +134,15 @@ static uint64_t used_word(const struct mem *m, uint64_t word, bool write, unsign
 	       (uint64_t)(all < PINS_MAX ? all : PINS_MAX) << FRAME_PIN_SHIFT;
 }
 
-static void arrived(struct mem *m, uint64_t word)
+/* Counts a page that has come in. True: its chunk had none. */
+static bool arrived(struct mem *m, uint64_t frame, uint64_t word)
 {
 	uint64_t present = atomic_fetch_add(&m->present, 1) + 1;
 
 	count_gen(m, frame_gen(word), 1);
 	if (present >= atomic_load_explicit(&m->wake_pages, memory_order_relaxed))
 		reclaim_wake(m);
+	return m->chunks && !atomic_fetch_add(&m->chunks[frame / RAM_CHUNK_PAGES], 1);
 }
 
 /* A neighbour of a page that was read from the file came along. */
@@ -164,7 +166,7 @@ static void take_near(void *opaque, uint32_t frame, uint64_t slot, const void *d
 		      FRAME_AHEAD | gen;
 	while (!atomic_compare_exchange_weak(&m->frames[frame], &word, now));
 	atomic_fetch_add(&m->count.read_aheads, 1);
-	arrived(m, now);
+	arrived(m, frame, now);
 }
 
 /*
@@ -204,7 +206,7 @@ static void swap_in(struct mem *m, uint64_t frame, bool write, unsigned pins)
 	if (!frame_slot(now))
 		swap_free(m->swap, slot);
 	atomic_fetch_add_explicit(&m->count.swap_ins, 1, memory_order_relaxed);
-	arrived(m, now);
+	arrived(m, frame, now);
 	tell(m, MEM_EVENT_SWAP_IN, frame, slot, began);
 }
 
@@ -221,7 +223,8 @@ static void touched(struct mem *m, uint64_t frame, uint64_t word, uint64_t now)
 			event = MEM_EVENT_BALLOON_IN;
 		atomic_fetch_add_explicit(&m->count.first_touches, 1, memory_order_relaxed);
 	}
-	arrived(m, now);
+	if (arrived(m, frame, now) && atomic_load(&m->huge))
+		ram_bring_in(m, frame);
 	tell(m, event, frame, 0, 0);
 }
 

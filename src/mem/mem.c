@@ -2,21 +2,11 @@
 /*
  * Guest-physical memory.
  *
- * RAM is one anonymous mapping without the hole:
+ * RAM is one mapping without the hole:
  *
  *   gpa     0 ........ low                  4 GiB .......... 4 GiB + high
  *   host    base ..... base + low .......................... base + low + high
  *
- * Anonymous, and not a memfd, because hosts give huge pages to anonymous memory that asks for them and
- * hardly ever to shared memory, and because KSM merges nothing else. Huge pages make a guest's cache
- * misses a third cheaper and its first touches much cheaper.
- *
- * Nothing is taken from the host before the guest touches it: the mapping is not reserved. What it has
- * taken is counted by mincore, page by page.
- *
- * The mapping's address is asked for in the middle of the user half, in the process's own slice of it
- * (base/layout.h): guests' own programs live at its bottom and its top, and an engine may want these
- * addresses for itself.
  *
  * ROM is a list of private copies laid over the map. It changes only before vCPUs run, so readers
  * take no lock.
@@ -27,20 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 
-#include "base/layout.h"
 #include "mem/mem_internal.h"
 
 #define MIB (UINT64_C(1) << 20)
-#define RAM_MAX (UINT64_C(1) << 39)
-/* Where the mapping may start: 2^43 bytes from here on, in steps of 1 GiB. */
-#define PLACE_BASE UINT64_C(0x210000000000)
-#define PLACE_STEPS 8192
-#define PLACE_STEP (UINT64_C(1) << 30)
-static_assert(PLACE_BASE >= LAYOUT_BASE + LAYOUT_GUARD &&
-		      PLACE_BASE + PLACE_STEPS * PLACE_STEP + RAM_MAX <= LAYOUT_END - LAYOUT_GUARD,
-	      "RAM lies in the process's slice");
 
 /* A run of guest-physical memory of one kind. */
 struct span {
@@ -49,34 +29,7 @@ struct span {
 	uint64_t len;
 };
 
-static void *place_hint(void)
-{
-	uint16_t step = 0;
-
-	if (getrandom(&step, sizeof(step), GRND_NONBLOCK) != sizeof(step))
-		step = 0;
-	return (void *)(uintptr_t)(PLACE_BASE + step % PLACE_STEPS * PLACE_STEP);
-}
-
-static int map_ram(struct mem *m, struct error *err)
-{
-	unsigned mib = (unsigned)(m->ram / MIB);
-
-	void *p = mmap(place_hint(), m->ram, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p == MAP_FAILED)
-		return error_set(err, -errno,
-				 "guest memory: mapping %u MiB: %s; give the guest less memory or "
-				 "raise the limit on address space (ulimit -v)",
-				 mib, strerror(errno));
-	m->base = p;
-	/* Advice only: kernels without these features need none of it. */
-	madvise(p, m->ram, MADV_DONTDUMP);
-	madvise(p, m->ram, MADV_HUGEPAGE);
-	return 0;
-}
-
-int mem_create(struct mem **out, uint64_t ram_bytes, struct error *err)
+static int create(struct mem **out, uint64_t ram_bytes, bool shared, struct error *err)
 {
 	*out = NULL;
 	if (ram_bytes < MIB || ram_bytes % MIB || ram_bytes > RAM_MAX)
@@ -88,10 +41,11 @@ int mem_create(struct mem **out, uint64_t ram_bytes, struct error *err)
 	if (!m)
 		return error_set(err, -ENOMEM, "guest memory: out of memory");
 	m->ram = ram_bytes;
+	m->file = -1;
 	m->low = ram_bytes < MEM_LOW_MAX ? ram_bytes : MEM_LOW_MAX;
 	m->high = ram_bytes - m->low;
 	m->rom_first = UINT64_MAX;
-	int r = map_ram(m, err);
+	int r = ram_map(m, shared, err);
 	if (r == 0)
 		r = frames_create(m, err);
 	if (r < 0) {
@@ -102,6 +56,16 @@ int mem_create(struct mem **out, uint64_t ram_bytes, struct error *err)
 	return 0;
 }
 
+int mem_create(struct mem **out, uint64_t ram_bytes, struct error *err)
+{
+	return create(out, ram_bytes, false, err);
+}
+
+int mem_create_shared(struct mem **out, uint64_t ram_bytes, struct error *err)
+{
+	return create(out, ram_bytes, true, err);
+}
+
 void mem_destroy(struct mem *m)
 {
 	if (!m)
@@ -109,8 +73,7 @@ void mem_destroy(struct mem *m)
 	frames_destroy(m);
 	for (unsigned i = 0; i < m->roms; i++)
 		munmap(m->rom[i].data, m->rom[i].len);
-	if (m->base)
-		munmap(m->base, m->ram);
+	ram_unmap(m);
 	free(m);
 }
 
@@ -127,22 +90,6 @@ uint64_t mem_low_bytes(const struct mem *m)
 uint64_t mem_high_bytes(const struct mem *m)
 {
 	return m->high;
-}
-
-uint64_t mem_resident_bytes(const struct mem *m)
-{
-	enum { CHUNK = 1 << 16 };
-	unsigned char in_core[CHUNK];
-	uint64_t pages = m->ram / MEM_PAGE_BYTES, resident = 0;
-
-	for (uint64_t at = 0; at < pages; at += CHUNK) {
-		uint64_t n = pages - at < CHUNK ? pages - at : CHUNK;
-		if (mincore(m->base + at * MEM_PAGE_BYTES, n * MEM_PAGE_BYTES, in_core) < 0)
-			return 0;
-		for (uint64_t k = 0; k < n; k++)
-			resident += in_core[k] & 1;
-	}
-	return resident * MEM_PAGE_BYTES;
 }
 
 /* RAM, not looking at ROM. */

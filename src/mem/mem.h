@@ -32,6 +32,9 @@ struct mem;
 
 /* ram_bytes is a multiple of 1 MiB, at least 1 MiB. Host memory is taken on first touch. */
 int mem_create(struct mem **out, uint64_t ram_bytes, struct error *err);
+/* The same, RAM being a file's (memfd), so that its pages can be mapped a second time; private as mem_create's
+ * where there is no such file to be had. Equal pages of it are not shared (struct mem_config). */
+int mem_create_shared(struct mem **out, uint64_t ram_bytes, struct error *err);
 /* When no other thread uses it any more. NULL is allowed. */
 void mem_destroy(struct mem *m);
 
@@ -41,6 +44,11 @@ uint64_t mem_low_bytes(const struct mem *m);
 uint64_t mem_high_bytes(const struct mem *m);
 /* Bytes of guest RAM that the host holds now (asked of the host's kernel, page by page). */
 uint64_t mem_resident_bytes(const struct mem *m);
+
+/* The file that RAM is, and where in it a host address of mem_page's lies; -1: it is not a file's. The file
+ * is the memory's. A page that has left is a hole in it: who still maps it and reads there has the host fill it
+ * with a page of zeros that nobody counts. So engines unmap it when they are asked, like any address. */
+int mem_file(const struct mem *m, const void *host, uint64_t *offset);
 
 /*
  * Copies between guest-physical memory and a buffer. Any thread; not atomic as a whole. -EFAULT
@@ -116,6 +124,9 @@ void mem_set_engine(struct mem *m, const struct mem_engine *e);
 /* Whether a TLB may keep this page's address. A vCPU that forgets late, because it did not run, finds pages that
  * have left meanwhile, and such that have come back since. */
 bool mem_may_stay(const struct mem *m, uint64_t gpa);
+/* Whether there is a limit, or was. Where there was none, pages leave only by being discarded (and in the
+ * stress mode). One may be set at any time. Any thread. */
+bool mem_has_limit(const struct mem *m);
 /* The machine takes more than it may have: a vCPU, between instructions and holding no address,
  * waits until there is room, or for 20 ms. */
 bool mem_is_crowded(const struct mem *m);

@@ -7,6 +7,8 @@
 
 #include "mem/mem.h"
 
+#define RAM_MAX (UINT64_C(1) << 39) /* bytes */
+
 /*
  * A frame is one word, changed by compare-and-swap. Its state:
  *
@@ -68,6 +70,7 @@ struct mem {
 	void *listener_opaque;
 	uint8_t *base;
 	uint64_t ram, low, high;
+	int file; /* that RAM is; -1: it is private */
 	unsigned roms;
 	struct rom rom[ROM_MAX];
 	uint64_t rom_first, rom_end; /* all ROMs lie in [first, end) */
@@ -78,6 +81,8 @@ struct mem {
 	_Atomic uint64_t gen_now; /* FRAME_GEN's field, in place */
 	uint64_t fast_gen;	  /* FRAME_GEN, or 0 where the policy does not look at uses */
 	_Atomic uint64_t present; /* pages */
+	_Atomic uint16_t *chunks; /* those of each chunk, where RAM is a file's; else NULL */
+	_Atomic bool huge;	  /* host memory comes in huge pages: there never was a limit */
 	_Atomic int64_t gen_pages[GENS]; /* present pages by generation */
 	struct swap *swap;		 /* NULL: the manager was not started */
 	_Atomic unsigned ahead;		 /* pages to read ahead (frame.c) */
@@ -122,7 +127,6 @@ struct mem {
 	uint64_t evicted_in_gen;
 	uint64_t gen_began_ns;
 	_Atomic uint64_t gen_times_ns[GENS]; /* when each generation began */
-	bool huge;			     /* host memory comes in huge pages */
 	bool stuck;			     /* said that nothing can leave */
 	bool unwaited;			     /* all is pinned: vCPUs do not wait for room */
 	struct {
@@ -160,6 +164,20 @@ static inline uint8_t *frame_host(const struct mem *m, uint64_t frame)
 {
 	return m->base + (frame << MEM_PAGE_SHIFT);
 }
+
+/* ---- ram.c ---- */
+
+/* What host memory comes in, as long as there is no limit. */
+enum { RAM_CHUNK_BYTES = 2 << 20, RAM_CHUNK_PAGES = RAM_CHUNK_BYTES / MEM_PAGE_BYTES };
+
+/* m->ram is set, m->file is -1. What it has made goes by ram_unmap, after a failure, too. */
+int ram_map(struct mem *m, bool shared, struct error *err);
+void ram_unmap(struct mem *m);
+/* The first page of a chunk is about to be used: asks the host for all of it, in a huge page if it has one. Any
+ * thread; of memory that is a file's. */
+void ram_bring_in(struct mem *m, uint64_t frame);
+/* Gives the host memory of frames back. They read as zero from then on. */
+void ram_give_back(struct mem *m, uint64_t first, uint64_t count);
 
 /* ---- frame.c ---- */
 

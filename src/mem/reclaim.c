@@ -11,7 +11,7 @@
  *   still LEAVING      ──>  LOCKED                                who needs the page: waits
  *                           zero? drop.  clean? drop.
  *                           else compress it into the store
- *                           madvise(DONTNEED): the host has it
+ *                           give it back to the host         
  *                           SWAPPED, ZERO or nothing              who needs the page: loads it
  *
  * Nothing here needs a privilege or a kernel feature: a software engine reaches memory by its TLBs
@@ -348,13 +348,14 @@ void mem_set_limit(struct mem *m, uint64_t limit_bytes)
 
 /*
  * Huge pages bring in memory that nobody has asked for, which no frame counts. So from the first limit on
- * there are none; what they brought in is given back, page by page, where nothing is.
+ * there are none; what they brought in is given back, page by page, where nothing is. A vCPU that is just bringing
+ * one in may be late; that one stays as it is.
  */
 static void give_up_huge_pages(struct mem *m)
 {
 	uint64_t run[HUGE_CHUNK];
 
-	m->huge = false;
+	atomic_store(&m->huge, false);
 	madvise(m->base, m->ram, MADV_NOHUGEPAGE);
 	for (uint64_t at = 0; at < m->pages; at += HUGE_CHUNK) {
 		unsigned n = 0;
@@ -379,6 +380,11 @@ static void in_ms(struct timespec *t, unsigned ms)
 	t->tv_nsec += (long)ms % 1000 * 1000000;
 	t->tv_sec += ms / 1000 + t->tv_nsec / 1000000000;
 	t->tv_nsec %= 1000000000;
+}
+
+bool mem_has_limit(const struct mem *m)
+{
+	return !atomic_load(&m->huge) || atomic_load(&m->limit_pages) != UINT64_MAX;
 }
 
 bool mem_is_crowded(const struct mem *m)
@@ -457,7 +463,7 @@ static void *memory_thread(void *opaque)
 		}
 		if (stop)
 			return NULL;
-		if (m->huge && atomic_load(&m->limit_pages) != UINT64_MAX)
+		if (atomic_load(&m->huge) && atomic_load(&m->limit_pages) != UINT64_MAX)
 			give_up_huge_pages(m);
 		if (atomic_load(&m->tracer.fn))
 			mem_ask(m, MEM_ASK_ALL);

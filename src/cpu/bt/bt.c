@@ -637,6 +637,7 @@ static void bt_vcpu_destroy(struct vcpu *v)
 
 const struct engine_ops engine_bt = {
 	.name = "bt",
+	.maps_ram = true,
 	.probe = bt_probe,
 	.create = bt_create,
 	.destroy = bt_destroy,

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/layout.h"
+#include "cpu/bt/translate.h"
+
+/*
+ * The other way a memory operand is reached: at the guest's own address, where the guest's page lies in
+ * this process as well (the window, window.c). The instruction is copied as it is. What has to be known
+ * is that its address is none of the monitor's own:
+ *
+ *	rorx r10, base, LAYOUT_SHIFT		what slice of the address space is it?
+ *	cmp  r10b, LAYOUT_SLICE ; je plain	the monitor's
+ *	(the instruction)
+ *
+ * Nothing waits for the answer. The monitor's memory lies at least LAYOUT_GUARD inside of its slice, so one
+ * answer for a register does for all displacements, and for all that is added to the register in the
+ * block. Accesses share answers as they share look-ups: a span (span.c) is what one answer is for. A loop
+ * (loop.c) asks once for all turns: its registers move by little, and whatever they come to is accessed,
+ * so that they do not pass the guard unseen.
+ *
+ * A page that is not in the window, or not to be written, faults in the host, and so does everything of the
+ * kernel's half. Where that may be is kept for each block: which guest instruction is it, and are the
+ * flags parked (struct bt_site)?
+ */
+bool direct_is_near_slice(uint64_t gva)
+{
+	return gva >= LAYOUT_BASE - LAYOUT_GUARD && gva < LAYOUT_END + LAYOUT_GUARD;
+}
+
+static void note_site(struct trans *t, const struct item *it)
+{
+	if (t->sites == sizeof(t->site) / sizeof(t->site[0])) {
+		t->failed = true;
+		return;
+	}
+	t->site[t->sites++] = (struct bt_site){
+		.at = (uint16_t)(e_here(&t->e) - (uint64_t)t->b->main),
+		.rip = (uint16_t)(it->rip - t->item[0].rip),
+		.flags_in_host = t->flags == FLAGS_HOST || t->flags == FLAGS_BOTH,
+	};
+}
+
+void bt_keep_sites(struct trans *t)
+{
+	const size_t bytes = t->sites * sizeof(t->site[0]);
+
+	if (!bytes)
+		return;
+	struct emit e = bt_emit_begin(&t->a->cold, bytes + 16);
+	if (!e.p) {
+		t->failed = true;
+		return;
+	}
+	e_bytes(&e, t->site, bytes);
+	t->b->site = bt_emit_end(&t->a->cold, &e);
+	t->b->sites = (uint16_t)t->sites;
+}
+
+/* ---- addresses ---- */
+
+static bool has_segment(const struct item *it)
+{
+	return it->i.seg == SEG_FS || it->i.seg == SEG_GS;
+}
+
+static bool is_constant(const struct item *it)
+{
+	return it->i.base >= GPR_NR && it->i.index >= GPR_NR && !has_segment(it);
+}
+
+static uint64_t constant(const struct item *it)
+{
+	return (uint64_t)it->i.disp + (it->i.base == REG_IP ? it->rip + it->i.length : 0);
+}
+
+bool direct_may_reach(const struct item *it)
+{
+	if (!is_constant(it))
+		return true;
+	const uint64_t gva = constant(it);
+	return gva >> 47 == 0 && !direct_is_near_slice(gva);
+}
+
+bool direct_needs_check(const struct span *s)
+{
+	return s->base != REG_NONE || s->index != REG_NONE || s->seg != REG_NONE;
+}
+
+/* ---- checks ---- */
+
+/* The register that is asked about: what of the address is known at translation is left out. */
+static unsigned load_base(struct trans *t, const struct span *s)
+{
+	struct emit *e = &t->e;
+
+	if (s->seg != REG_NONE) {
+		e_load(e, T_INDEX, OFF(seg_base) + s->seg * sizeof(uint64_t));
+		return T_INDEX;
+	}
+	const unsigned homes = (s->base < GPR_NR ? 1u << s->base : 0) |
+			       (s->index < GPR_NR ? 1u << s->index : 0);
+	emit_homes_in(t, (uint16_t)(homes & HOME_MASK));
+	if (s->index == REG_NONE)
+		return s->base;
+	e_lea(e, true, T_INDEX, s->base < GPR_NR ? s->base : 0xff, s->index, s->scale, 0);
+	return T_INDEX;
+}
+
+void direct_check(struct trans *t, const struct span *s, uint64_t rip)
+{
+	struct emit *e = &t->e;
+	const unsigned reg = load_base(t, s);
+
+	if (t->bt->has_bmi2) {
+		e_rorx64(e, T_INDEX, reg, LAYOUT_SHIFT);
+	} else {
+		if (reg != T_INDEX)
+			e_mov_rr(e, T_INDEX, reg);
+		e_shr64(e, T_INDEX, LAYOUT_SHIFT);
+	}
+	e_cmp8_ri(e, T_INDEX, LAYOUT_SLICE);
+	add_plain_exit(t, rip, e_jcc_later(e, CC_E));
+}
+
+/* ---- accesses ---- */
+
+static bool names(const struct item *it, unsigned reg)
+{
+	return (it->reads | it->writes) & 1u << reg;
+}
+
+/* A register for an address that the instruction itself does not name. */
+static unsigned spare(const struct item *it)
+{
+	return names(it, T_ADDR) ? T_INDEX : T_ADDR;
+}
+
+/* Brings the address to where the instruction can have it, and says how. */
+static enum addressing reach(struct trans *t, const struct item *it, unsigned reg, int32_t *disp)
+{
+	struct emit *e = &t->e;
+
+	*disp = 0;
+	if (has_segment(it)) {
+		e_load(e, reg, OFF(seg_base) + it->i.seg * sizeof(uint64_t));
+		*disp = (int32_t)it->i.disp;
+	} else if (constant(it) <= INT32_MAX) {
+		if (it->i.base == REG_IP)
+			t->may_move = false;
+		*disp = (int32_t)constant(it);
+		return ADDR_ABSOLUTE;
+	} else if (it->i.base == REG_IP) {
+		mov_rip(t, reg, constant(it));
+	} else {
+		e_mov_ri(e, reg, constant(it));
+	}
+	return reg == T_ADDR ? ADDR_R11 : ADDR_R10;
+}
+
+static void direct_memory(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+	const bool by_registers = !is_constant(it) && !has_segment(it);
+	enum addressing how = ADDR_R11;
+	int32_t disp = 0;
+
+	if (needs_flags(it))
+		flags_to_host(t);
+	if (!by_registers)
+		how = reach(t, it, spare(it), &disp);
+	emit_homes_in(t, (it->reads | (by_registers ? it->address : 0)) & HOME_MASK);
+	note_site(t, it);
+	if (by_registers)
+		e_bytes(e, it->i.bytes, it->i.length);
+	else
+		emit_rewritten(e, it, how, disp);
+	emit_homes_out(t, it->writes & HOME_MASK);
+	if (it->flags_written)
+		t->flags = FLAGS_HOST;
+}
+
+bool direct_load_target(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+	const struct insn *i = &it->i;
+
+	if (i->addr_bytes != 8 || has_segment(it) || !direct_may_reach(it))
+		return false;
+	if (is_constant(it)) {
+		int32_t disp;
+		const bool absolute = reach(t, it, T_ADDR, &disp) == ADDR_ABSOLUTE;
+		note_site(t, it);
+		if (absolute)
+			e_load_absolute(e, T_ADDR, disp);
+		else
+			e_load_base(e, T_ADDR, T_ADDR, 0);
+		return true;
+	}
+	const struct span operand = {
+		.base = i->base < GPR_NR ? i->base : REG_NONE,
+		.index = i->index < GPR_NR ? i->index : REG_NONE,
+		.scale = i->scale,
+		.seg = REG_NONE,
+	};
+	direct_check(t, &operand, it->rip);
+	emit_homes_in(t, it->address & HOME_MASK);
+	e_lea(e, true, T_ADDR, i->base < GPR_NR ? i->base : 0xff, i->index < GPR_NR ? i->index : 0xff,
+	      i->scale, (int32_t)i->disp);
+	note_site(t, it);
+	e_load_base(e, T_ADDR, T_ADDR, 0);
+	return true;
+}
+
+static void direct_push(struct trans *t, const struct item *it)
+{
+	const unsigned r = it->i.reg[0];
+
+	if (r != REG_NONE && 1u << r & HOME_MASK) {
+		e_load(&t->e, T_INDEX, OFF_GPR(r));
+		note_site(t, it);
+		e_push(&t->e, T_INDEX);
+		return;
+	}
+	note_site(t, it);
+	e_bytes(&t->e, it->i.bytes, it->i.length);
+}
+
+static void direct_pop(struct trans *t, const struct item *it)
+{
+	const unsigned r = it->i.reg[0];
+	const bool home = 1u << r & HOME_MASK;
+
+	note_site(t, it);
+	e_pop(&t->e, home ? T_INDEX : r);
+	if (home)
+		e_store(&t->e, OFF_GPR(r), T_INDEX);
+}
+
+void direct_push_return(struct trans *t, const struct item *it)
+{
+	const uint64_t back = it->rip + it->i.length;
+
+	if (fits32((int64_t)back)) {
+		t->may_move = false;
+		note_site(t, it);
+		e_push_imm(&t->e, (int32_t)back);
+	} else {
+		mov_rip(t, T_INDEX, back);
+		note_site(t, it);
+		e_push(&t->e, T_INDEX);
+	}
+}
+
+static void direct_ret(struct trans *t, const struct item *it)
+{
+	const unsigned more = (uint16_t)it->i.imm;
+
+	flags_park(t);
+	t->flags = FLAGS_PARKED;
+	note_site(t, it);
+	e_pop(&t->e, T_ADDR);
+	if (more)
+		move_sp(t, (int)more);
+	emit_indirect(t, it, 8 + more);
+}
+
+void emit_direct(struct trans *t, const struct item *it)
+{
+	switch (it->kind) {
+	case KIND_MEMORY:
+		direct_memory(t, it);
+		break;
+	case KIND_PUSH:
+		direct_push(t, it);
+		break;
+	case KIND_POP:
+		direct_pop(t, it);
+		break;
+	case KIND_LEAVE:
+		note_site(t, it);
+		e8(&t->e, 0xc9);
+		break;
+	case KIND_CALL:
+		direct_push_return(t, it);
+		emit_shadow_call(t, it);
+		emit_direct_exit(t, it->rip + it->i.length + it->i.imm);
+		break;
+	case KIND_CALL_IND:
+		emit_call_indirect(t, it);
+		break;
+	case KIND_RET:
+		direct_ret(t, it);
+		break;
+	default:
+		break;
+	}
+}

@@ -1,0 +1,585 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu/bt/bt.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/layout.h"
+#include "base/log.h"
+#include "mmu/look.h"
+
+/*
+ * The window: pages of a guest's process, mapped into this process at the guest's own addresses, so that the
+ * host's MMU translates for its user code and operands need no look-up (direct.c). It is there where all of
+ * the monitor's memory lies in one slice of the address space (base/layout.h) and the guest's RAM is a file's,
+ * which can be mapped twice.
+ *
+ * One vCPU has it at a time, for one address space: the one that timer interrupts have found running again
+ * and again. For a page that comes into the window costs several microseconds, and processes that end soon
+ * or take turns are better off with the software TLB. The code of both is another translation mode
+ * (MODE_KEY_WINDOW).
+ *
+ * The window is a cache of the guest's page tables, as a TLB is, and only holds what a TLB may hold: pages
+ * that user code may reach and whose accessed bit is set; writable ones whose dirty bit is set, and which have
+ * no code. A page comes in when it is asked for (a SIGSEGV) and takes its neighbours along where these lie next
+ * to it in the guest's memory, too. What takes entries out of the TLB takes pages out of the window:
+ *
+ *	INVLPG			that page
+ *	CR3 without a flush	nothing: the window waits until its address space comes back
+ *	any other flush		all is looked at anew before user code runs next, and what does not
+ *				hold any more goes
+ *	code in a page		it may not be written to from now on
+ *	memory that leaves	everything
+ */
+enum {
+	PAGES = 24576, /* at most; a mapping each, of which the host allows 65,530 */
+	HASH = 1 << 16,
+	RUN = 16,     /* pages that come in at a time, this many on each side */
+	GRANULE = 256, /* bytes of code, in the table of blocks */
+	HITS = 4,      /* interrupts in a row that make an address space the window's */
+	HITS_MAX = 16,
+};
+
+/* What the host lets be mapped: from vm.mmap_min_addr on, but for the last page. */
+#define WINDOW_LOW UINT64_C(0x10000)
+#define WINDOW_END ((UINT64_C(1) << 47) - MEM_PAGE_BYTES)
+
+struct window_page {
+	uint64_t gva;  /* 0: none */
+	uint32_t gpfn; /* guest-physical page */
+	uint32_t next; /* of the same hash, + 1 */
+	bool write;
+};
+
+struct bt_window {
+	struct mem *mem;
+	struct layout_taken stack;
+	_Atomic(struct soft_cpu *) owner;
+	uint64_t cr3;
+	bool stale; /* the page tables may have changed */
+
+	struct window_page *page;
+	struct window_page **gone;
+	uint32_t pages, unused, live; /* ever used; a chain of those given back, + 1; in use */
+	uint32_t *hash;
+	uint32_t *written; /* by guest-physical page: which page may be written to, + 1 */
+	uint64_t gpfns;
+
+	/* How often interrupts have found it running: the owner, and who would be. */
+	unsigned owner_hits, hits;
+	const struct soft_cpu *candidate;
+	uint64_t candidate_cr3;
+
+	/* By their place in hot code: blocks that reach operands in the window (index + 1). */
+	_Atomic uint32_t *near;
+	size_t granules;
+};
+
+/* ---- pages ---- */
+
+static uint32_t *slot_of(struct bt_window *w, uint64_t gva)
+{
+	return &w->hash[(gva >> MEM_PAGE_SHIFT) * UINT64_C(0x9e3779b97f4a7c15) >> 48];
+}
+
+static struct window_page *find_page(struct bt_window *w, uint64_t gva)
+{
+	uint32_t n = *slot_of(w, gva);
+
+	while (n && w->page[n - 1].gva != gva)
+		n = w->page[n - 1].next;
+	return n ? &w->page[n - 1] : NULL;
+}
+
+static void forget_written(struct bt_window *w, const struct window_page *p)
+{
+	if (p->write && w->written[p->gpfn] == (uint32_t)(p - w->page) + 1)
+		w->written[p->gpfn] = 0;
+}
+
+static void forget_page(struct bt_window *w, struct window_page *p)
+{
+	uint32_t *at = slot_of(w, p->gva), n = (uint32_t)(p - w->page) + 1;
+
+	while (*at != n)
+		at = &w->page[*at - 1].next;
+	*at = p->next;
+	forget_written(w, p);
+	*p = (struct window_page){.next = w->unused};
+	w->unused = n;
+	w->live--;
+}
+
+static void unmap(uint64_t gva, uint64_t bytes)
+{
+	munmap((void *)gva, bytes);
+}
+
+static void drop_page(struct bt_window *w, struct window_page *p)
+{
+	unmap(p->gva, MEM_PAGE_BYTES);
+	forget_page(w, p);
+}
+
+static void protect(struct bt_window *w, struct window_page *p)
+{
+	forget_written(w, p);
+	p->write = false;
+	mprotect((void *)p->gva, MEM_PAGE_BYTES, PROT_READ);
+}
+
+/* Everything outside of the monitor's slice and of the stack it began on is the window's. */
+static void drop_all(struct bt_window *w)
+{
+	if (!w->pages)
+		return;
+	unmap(WINDOW_LOW, LAYOUT_BASE - WINDOW_LOW);
+	unmap(LAYOUT_END, w->stack.start - LAYOUT_END);
+	if (w->stack.end < WINDOW_END)
+		unmap(w->stack.end, WINDOW_END - w->stack.end);
+	for (uint32_t n = 0; n < w->pages; n++)
+		if (w->page[n].gva) {
+			*slot_of(w, w->page[n].gva) = 0;
+			forget_written(w, &w->page[n]);
+		}
+	w->pages = w->unused = w->live = 0;
+}
+
+static bool is_ours(const struct bt_window *w, uint64_t gva)
+{
+	return gva >= WINDOW_LOW && gva < WINDOW_END &&
+	       (gva < LAYOUT_BASE || gva >= LAYOUT_END) && (gva < w->stack.start || gva >= w->stack.end);
+}
+
+static struct window_page *new_page(struct bt_window *w, uint64_t gva)
+{
+	uint32_t n = w->unused;
+
+	if (n) {
+		w->unused = w->page[n - 1].next;
+	} else {
+		n = ++w->pages;
+	}
+	w->live++;
+	struct window_page *p = &w->page[n - 1];
+	*p = (struct window_page){.gva = gva, .next = *slot_of(w, gva)};
+	*slot_of(w, gva) = n;
+	return p;
+}
+
+static void note_page(struct bt_window *w, uint64_t gva, uint64_t gpa, bool write)
+{
+	struct window_page *p = find_page(w, gva);
+
+	if (!p)
+		p = new_page(w, gva);
+	else
+		forget_written(w, p);
+	p->gpfn = (uint32_t)(gpa >> MEM_PAGE_SHIFT);
+	p->write = write;
+	if (!write)
+		return;
+	/* Another address where the same page may be written to has to ask anew. */
+	if (w->written[p->gpfn])
+		protect(w, &w->page[w->written[p->gpfn] - 1]);
+	w->written[p->gpfn] = (uint32_t)(p - w->page) + 1;
+}
+
+/* ---- what the guest's page tables say ---- */
+
+struct right {
+	bool read, write;
+	uint64_t gpa, hva;
+};
+
+static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva)
+{
+	struct mmu_mode mode;
+	struct mmu_look l;
+	enum mem_kind kind;
+
+	mmu_mode_of(&mode, &c->s);
+	mode.cr3 = cr3;
+	mmu_look(c->mem, &mode, gva, &l);
+	if (l.end != MMU_LOOK_MAPPED || l.changing || !l.user || !l.accessed)
+		return (struct right){0};
+	const uint64_t gpa = l.gpa & PAGE_MASK;
+	const uint8_t *hva = mem_page(c->mem, gpa, false, &kind);
+	if (!hva || kind != MEM_RAM || gpa >> MEM_PAGE_SHIFT >= c->translator->gpa_pages)
+		return (struct right){0};
+	return (struct right){
+		.read = true,
+		.write = l.writable && l.dirty && mem_may_write(c->mem, gpa) &&
+			 !blocks_page_is_code(c, gpa) && !bt_has_code(c->translator, gpa),
+		.gpa = gpa,
+		.hva = (uint64_t)hva,
+	};
+}
+
+/* The neighbours of a page, on one side, that can be mapped in one piece with it. */
+static unsigned alike(struct soft_cpu *c, struct bt_window *w, uint64_t gva, const struct right *of,
+		      int64_t step)
+{
+	unsigned n = 0;
+
+	while (n < RUN) {
+		const int64_t by = step * (int64_t)(n + 1) * MEM_PAGE_BYTES;
+		const uint64_t at = gva + (uint64_t)by;
+		if (!is_ours(w, at) || find_page(w, at))
+			break;
+		const struct right r = look(c, w->cr3, at);
+		if (!r.read || r.write != of->write || r.gpa != of->gpa + (uint64_t)by ||
+		    r.hva != of->hva + (uint64_t)by || (r.write && w->written[r.gpa >> MEM_PAGE_SHIFT]))
+			break;
+		n++;
+	}
+	return n;
+}
+
+/* Maps the page, and what goes with it. */
+static bool map(struct soft_cpu *c, struct bt_window *w, uint64_t gva, const struct right *r)
+{
+	const unsigned before = alike(c, w, gva, r, -1), after = alike(c, w, gva, r, 1);
+	const uint64_t back = (uint64_t)before * MEM_PAGE_BYTES;
+	uint64_t offset;
+	const int fd = mem_file(w->mem, (const void *)(r->hva - back), &offset);
+
+	if (w->live + before + after + 1 > PAGES)
+		drop_all(w);
+	if (mmap((void *)(gva - back), (before + after + 1) * (size_t)MEM_PAGE_BYTES,
+		 r->write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd,
+		 (off_t)offset) == MAP_FAILED)
+		return false;
+	for (unsigned n = 0; n < before + after + 1; n++)
+		note_page(w, gva - back + n * (uint64_t)MEM_PAGE_BYTES,
+			  r->gpa - back + n * (uint64_t)MEM_PAGE_BYTES, r->write);
+	return true;
+}
+
+/* Brings what user code reaches for into the window. False: it is nothing that can be there. May raise. */
+static bool bring_in(struct soft_cpu *c, struct bt_window *w, uint64_t gva, bool write)
+{
+	const struct tlb_entry *e = &c->tlb.data[MMU_USER][tlb_index(gva)];
+
+	if (!is_ours(w, gva))
+		return false;
+	if (!tlb_hit(write ? e->write : e->read, gva, 1)) {
+		cpu_fill_tlb(c, gva, 1, write, MMU_USER);
+		if (!tlb_hit(write ? e->write : e->read, gva, 1))
+			return false;
+	}
+	const uint64_t page = gva & PAGE_MASK;
+	const struct right r = {
+		.read = true, .write = e->write == page, .gpa = e->gpa & PAGE_MASK, .hva = e->hva};
+	const struct window_page *p = find_page(w, page);
+	uint64_t offset;
+
+	if (r.gpa >> MEM_PAGE_SHIFT >= w->gpfns || mem_file(w->mem, (const void *)r.hva, &offset) < 0)
+		return false;
+	if (p && p->gpfn == r.gpa >> MEM_PAGE_SHIFT && (p->write || !write))
+		return false; /* it is there: something else is wrong with the access */
+	return map(c, w, page, &r);
+}
+
+static int by_gva(const void *a, const void *b)
+{
+	const struct window_page *x = *(struct window_page *const *)a;
+	const struct window_page *y = *(struct window_page *const *)b;
+
+	return x->gva < y->gva ? -1 : x->gva > y->gva;
+}
+
+/* Takes out pages that are not as the page tables have them any more: runs at a time. */
+static void make_right(struct soft_cpu *c, struct bt_window *w)
+{
+	struct window_page **gone = w->gone;
+	uint32_t count = 0;
+
+	w->stale = false;
+	for (uint32_t n = 0; n < w->pages; n++) {
+		struct window_page *p = &w->page[n];
+		if (!p->gva)
+			continue;
+		const struct right r = look(c, w->cr3, p->gva);
+		if (!r.read || r.gpa >> MEM_PAGE_SHIFT != p->gpfn || (p->write && !r.write))
+			gone[count++] = p;
+	}
+	qsort(gone, count, sizeof(gone[0]), by_gva);
+	for (uint32_t n = 0; n < count;) {
+		const uint64_t from = gone[n]->gva;
+		uint64_t to = from;
+		for (; n < count && gone[n]->gva == to; n++, to += MEM_PAGE_BYTES)
+			forget_page(w, gone[n]);
+		unmap(from, to - from);
+	}
+}
+
+/* ---- whose it is ---- */
+
+static bool is_mine(const struct soft_cpu *c)
+{
+	const struct bt_window *w = c->translator->window;
+
+	return w && atomic_load_explicit(&w->owner, memory_order_relaxed) == c;
+}
+
+static void give_up(struct soft_cpu *c)
+{
+	struct bt_window *w = c->translator->window;
+
+	drop_all(w);
+	c->bt.mode_known = false;
+	atomic_store(&w->owner, NULL);
+}
+
+static bool take_over(struct soft_cpu *c)
+{
+	struct bt_window *w = c->translator->window;
+	struct soft_cpu *none = NULL;
+
+	if (is_mine(c))
+		drop_all(w);
+	else if (!atomic_compare_exchange_strong(&w->owner, &none, c))
+		return false;
+	w->cr3 = c->s.cr3;
+	w->stale = false;
+	w->owner_hits = HITS_MAX;
+	c->bt.mode_known = false;
+	return true;
+}
+
+void bt_window_tick(struct soft_cpu *c)
+{
+	struct bt_window *w = c->translator->window;
+
+	if (!w || c->cpl != 3 || c->mode != MODE_64 || mem_has_limit(w->mem))
+		return;
+	if (is_mine(c) && w->cr3 == c->s.cr3) {
+		w->owner_hits += w->owner_hits < HITS_MAX;
+		return;
+	}
+	if (w->owner_hits)
+		w->owner_hits--;
+	if (w->candidate != c || w->candidate_cr3 != c->s.cr3) {
+		w->candidate = c;
+		w->candidate_cr3 = c->s.cr3;
+		w->hits = 0;
+	}
+	if (++w->hits >= HITS && !w->owner_hits)
+		take_over(c);
+}
+
+bool bt_window_is_open(struct soft_cpu *c)
+{
+	struct bt_window *w = c->translator->window;
+
+	if (!w)
+		return false;
+	if (c->translator->stress.window && !(is_mine(c) && w->cr3 == c->s.cr3) && !take_over(c))
+		return false;
+	if (!is_mine(c) || w->cr3 != c->s.cr3)
+		return false;
+	if (w->stale)
+		make_right(c, w);
+	return true;
+}
+
+/* ---- what takes pages out ---- */
+
+void bt_window_flush(struct soft_cpu *c)
+{
+	if (is_mine(c)) {
+		c->translator->window->stale = true;
+		c->bt.mode_known = false;
+	}
+}
+
+void bt_window_flush_page(struct soft_cpu *c, uint64_t gva)
+{
+	struct bt_window *w = c->translator->window;
+
+	if (!is_mine(c) || w->cr3 != c->s.cr3)
+		return;
+	struct window_page *p = find_page(w, gva & PAGE_MASK);
+	if (p)
+		drop_page(w, p);
+}
+
+void bt_window_switch(struct soft_cpu *c, bool flush)
+{
+	if (flush && is_mine(c) && (c->translator->window->cr3 ^ c->s.cr3) % MEM_PAGE_BYTES == 0)
+		bt_window_flush(c);
+}
+
+void bt_window_close(struct soft_cpu *c)
+{
+	if (is_mine(c))
+		give_up(c);
+}
+
+void bt_window_forbid_writes(struct soft_cpu *c, uint64_t gpa)
+{
+	struct bt_window *w = c->translator->window;
+	const uint64_t gpfn = gpa >> MEM_PAGE_SHIFT;
+
+	if (is_mine(c) && gpfn < w->gpfns && w->written[gpfn])
+		protect(w, &w->page[w->written[gpfn] - 1]);
+}
+
+void bt_window_forbid_writes_to_code(struct soft_cpu *c)
+{
+	struct bt_window *w = c->translator->window;
+
+	if (!is_mine(c))
+		return;
+	for (uint32_t n = 0; n < w->pages; n++) {
+		struct window_page *p = &w->page[n];
+		if (p->gva && p->write &&
+		    bt_has_code(c->translator, (uint64_t)p->gpfn << MEM_PAGE_SHIFT))
+			protect(w, p);
+	}
+}
+
+/* ---- faults ---- */
+
+static size_t granule_of(const struct bt *bt, const void *at)
+{
+	return (size_t)((const uint8_t *)at - bt->hot.rx) / GRANULE;
+}
+
+void bt_window_list(struct bt *bt, struct bt_block *b)
+{
+	struct bt_window *w = bt->window;
+	_Atomic uint32_t *first = &w->near[granule_of(bt, b->main)];
+
+	b->next_near = atomic_load(first);
+	atomic_store(first, (uint32_t)(b - bt->blocks) + 1);
+}
+
+void bt_window_forget_blocks(struct bt *bt)
+{
+	struct bt_window *w = bt->window;
+
+	if (w)
+		memset((void *)w->near, 0, w->granules * sizeof(*w->near));
+}
+
+static const struct bt_site *find_site(const struct bt_block *b, const uint8_t *at)
+{
+	const uint8_t *main = b->main;
+
+	for (unsigned n = 0; at >= main && n < b->sites; n++)
+		if (main + b->site[n].at == at)
+			return &b->site[n];
+	return NULL;
+}
+
+bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
+{
+	const struct bt *bt = c->translator;
+	const struct bt_window *w = bt->window;
+	greg_t *r = u->uc_mcontext.gregs;
+	const uint8_t *at = (const uint8_t *)r[REG_RIP];
+	enum { BLOCK_GRANULES = 24576 / GRANULE + 1, PF_WRITE = 2 };
+
+	if (!w || at < bt->hot.rx || at >= bt->hot.rx + bt->hot.bytes)
+		return false;
+	size_t g = granule_of(bt, at);
+	for (unsigned n = 0; n < BLOCK_GRANULES; n++, g--) {
+		for (uint32_t i = atomic_load(&w->near[g]); i; i = bt->blocks[i - 1].next_near) {
+			const struct bt_block *b = &bt->blocks[i - 1];
+			const struct bt_site *s = find_site(b, at);
+			if (!s)
+				continue;
+			/* SI_KERNEL: #GP, which has no address (an alignment, a canonical form). */
+			c->bt.fault = (struct bt_fault){
+				.at = at,
+				.rip = bt->pages[b->page].gva + b->offset + s->rip,
+				.gva = info->si_code == SI_KERNEL ? UINT64_MAX
+								   : (uint64_t)info->si_addr,
+				.r10 = (uint64_t)r[REG_R10],
+				.r11 = (uint64_t)r[REG_R11],
+				.flags = (uint64_t)r[REG_EFL],
+				.write = r[REG_ERR] & PF_WRITE,
+				.flags_in_host = s->flags_in_host,
+			};
+			r[REG_RIP] = (greg_t)bt->thunks.window;
+			return true;
+		}
+		if (!g)
+			break;
+	}
+	return false;
+}
+
+bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write)
+{
+	return is_mine(c) && bring_in(c, c->translator->window, gva, write);
+}
+
+/* ---- making and ending it ---- */
+
+static void *map_lazily(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int bt_window_create(struct bt *bt, struct mem *mem, struct error *err)
+{
+	struct layout_taken stack;
+	struct error why = {0};
+	uint64_t offset;
+
+	void *page = mem_pin(mem, 0, 1, false);
+	const int fd = mem_file(mem, page, &offset);
+	mem_unpin(mem, page, 1);
+	if (fd < 0)
+		return 0;
+	if (!layout_is_own(&stack, &why)) {
+		log_debug("bt: no window: %s", why.text);
+		return 0;
+	}
+	struct bt_window *w = calloc(1, sizeof(*w));
+	if (!w)
+		return error_set(err, -ENOMEM, "bt: out of memory");
+	bt->window = w;
+	w->mem = mem;
+	w->stack = stack;
+	w->gpfns = bt->gpa_pages;
+	w->granules = bt->hot.bytes / GRANULE + 1;
+	w->page = map_lazily(PAGES * sizeof(*w->page));
+	w->hash = map_lazily(HASH * sizeof(*w->hash));
+	w->written = map_lazily(w->gpfns * sizeof(*w->written));
+	w->near = map_lazily(w->granules * sizeof(*w->near));
+	w->gone = map_lazily(PAGES * sizeof(struct window_page *));
+	if (w->gone && w->page && w->hash && w->written && w->near)
+		return 0;
+	bt_window_destroy(bt);
+	return error_set(err, -ENOMEM, "bt: out of memory");
+}
+
+static void unmap_table(void *p, size_t bytes)
+{
+	if (p)
+		munmap(p, bytes);
+}
+
+void bt_window_destroy(struct bt *bt)
+{
+	struct bt_window *w = bt->window;
+
+	if (!w)
+		return;
+	drop_all(w);
+	unmap_table(w->gone, PAGES * sizeof(struct window_page *));
+	unmap_table(w->page, PAGES * sizeof(*w->page));
+	unmap_table(w->hash, HASH * sizeof(*w->hash));
+	unmap_table(w->written, w->gpfns * sizeof(*w->written));
+	unmap_table((void *)w->near, w->granules * sizeof(*w->near));
+	free(w);
+	bt->window = NULL;
+}
