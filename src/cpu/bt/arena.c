@@ -89,7 +89,7 @@ static bool take_entries(uint32_t *count, uint32_t max, struct bt_piece *mine, u
 
 bool bt_arena_ready(struct bt *bt, struct bt_arena *a)
 {
-	const size_t relocs = sizeof(a->trans->reloc) + 16;
+	const size_t relocs = sizeof(a->trans->reloc) + sizeof(a->trans->site) + 32;
 
 	return take_code(&bt->hot, &a->hot, HOT_MAX, piece(bt, PIECE_CODE, bt->hot.bytes)) &&
 	       take_code(&bt->cold, &a->cold, COLD_MAX + relocs,

@@ -92,7 +92,7 @@ static bool full_segment(const struct soft_cpu *c, enum seg_reg n)
 }
 
 /* 0: this mode is left to the interpreter. */
-static uint16_t mode_key(const struct soft_cpu *c)
+static uint16_t mode_key(struct soft_cpu *c)
 {
 	const struct cpu_state *s = &c->s;
 	uint16_t key = (uint16_t)(MODE_KEY_VALID | c->data_class * MODE_KEY_CLASS);
@@ -118,6 +118,8 @@ static uint16_t mode_key(const struct soft_cpu *c)
 	if (c->cpl == 0)
 		key |= MODE_KEY_CPL0 | ((s->cr4 & CR4_SMAP) ? MODE_KEY_SMAP : 0);
 	memcpy(&mxcsr, s->xsave.bytes + XSAVE_MXCSR, sizeof(mxcsr));
+	if (c->cpl == 3 && c->mode == MODE_64 && !c->watching && bt_window_is_open(c))
+		key |= MODE_KEY_WINDOW;
 	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR) && (mxcsr & 0x1f80) == 0x1f80) {
 		key |= MODE_KEY_SSE;
 		if ((s->cr4 & CR4_OSXSAVE) &&
@@ -500,7 +502,7 @@ const void *bt_helper(struct soft_cpu *c, const struct insn *i)
 }
 
 /* The instruction of an access, decoded once for each translation of it. */
-static const struct insn *slow_insn(struct soft_cpu *c, const struct bt_access *a, uint32_t flushes)
+static const struct insn *slow_insn(struct soft_cpu *c, const void *a, uint32_t flushes)
 {
 	unsigned slot = (unsigned)((uintptr_t)a / 16 % BT_SLOW);
 
@@ -537,6 +539,23 @@ const void *bt_slow(struct soft_cpu *c, uint64_t gva, const struct bt_access *a)
 	return interpret(c, insn) && goes_on ? done : NULL;
 }
 
+const void *bt_window_fault(struct soft_cpu *c)
+{
+	const struct bt_fault *f = &c->bt.fault;
+	const uint32_t flushes = atomic_load(&c->translator->flushes);
+
+	if (f->flags_in_host)
+		c->bt.flags = (uint32_t)((f->flags & 0xd5) | FLAG_R1) << 8 | (f->flags >> 11 & 1);
+	unpark(c);
+	c->s.rip = f->rip;
+	c->break_block = false;
+	if (f->gva != UINT64_MAX && bt_window_bring_in(c, f->gva, f->write) && !c->break_block &&
+	    flushes == atomic_load(&c->translator->flushes))
+		return f->at;
+	const struct insn *insn = slow_insn(c, f->at, flushes);
+	return interpret(c, insn) ? next_block(c) : NULL;
+}
+
 /* ---- the engine ---- */
 
 static int bt_probe(struct error *why)
@@ -551,6 +570,7 @@ static void bt_destroy(struct engine *e)
 		mem_set_listener(e->config->mem, NULL, NULL);
 		if (e->translator->perf_map)
 			fclose(e->translator->perf_map);
+		bt_window_destroy(e->translator);
 		bt_cache_destroy(e->translator);
 		pthread_mutex_destroy(&e->translator->lock);
 		free(e->translator);
@@ -596,6 +616,11 @@ static int bt_create(const struct engine_config *config, struct engine **out, st
 	r = bt_cache_create(
 		bt, config->mem,
 		config->code_cache_bytes ? config->code_cache_bytes : CODE_BYTES_DEFAULT, err);
+	if (r < 0) {
+		bt_destroy(e);
+		return r;
+	}
+	r = bt_window_create(bt, config->mem, err);
 	if (r < 0) {
 		bt_destroy(e);
 		return r;

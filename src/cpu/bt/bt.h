@@ -3,8 +3,10 @@
 #define HANOK_CPU_BT_BT_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <ucontext.h>
 
 #include "cpu/bt/bt_cpu.h"
 #include "cpu/bt/emit.h"
@@ -72,6 +74,7 @@ enum {
 	MODE_KEY_SMAP = 256, /* CR4.SMAP at CPL 0: STAC and CLAC change the class */
 	MODE_KEY_TSD = 512,  /* RDTSC is not allowed */
 	MODE_KEY_VALID = 1024,
+	MODE_KEY_WINDOW = 8192, /* operands are reached in the window (window.c) */
 	MODE_KEY_X87 = 4096, /* x87 may be used, masks everything, and nothing is pending */
 };
 
@@ -131,6 +134,13 @@ struct reloc {
 	uint16_t at;  /* offset there */
 };
 
+/* Where a block reaches an operand at the guest's own address (direct.c): what to tell of a fault. */
+struct bt_site {
+	uint16_t at;  /* from the block's main entry */
+	uint16_t rip; /* from the block's */
+	bool flags_in_host;
+};
+
 struct bt_block {
 	uint32_t page;	 /* id */
 	uint16_t offset; /* in the page */
@@ -154,6 +164,9 @@ struct bt_block {
 	uint16_t loop; /* where in it the loop begins, after the look-ups (loop.c); 0: nowhere */
 	uint32_t first_exit; /* its exits are neighbours in bt.exits */
 	const struct reloc *reloc;
+	const struct bt_site *site;
+	uint16_t sites;
+	uint32_t next_near; /* of those that begin in the same part of the code (window.c), + 1; 0: none */
 	struct bt_block *next_template;
 	struct bt_block *next_hash;
 	struct bt_block *next_in_gpa_page;
@@ -186,6 +199,7 @@ struct bt_thunks {
 	/* Load vector state, or x87 and vector state, where none is loaded; bt.resume = where to go
 	 * on. They leave the flags alone. */
 	const void *load_vec, *load_x87;
+	const void *window; /* a fault in the window: bt.fault says which */
 	const void *reload_x87; /* x87 and vector state, whatever is loaded; clobbers flags */
 	/* By mode: an indirect jump to r11; what an empty shadow stack is full of (shadow.c). */
 	const void *dispatch[BT_MODES], *stray[BT_MODES], *stray_last[BT_MODES];
@@ -208,8 +222,8 @@ struct bt_access {
 enum bt_mark { BT_UNMARKED, BT_MARKED, BT_GUARDED };
 
 struct bt_stress {
-	bool on; /* one of the two */
-	bool interrupts, switching;
+	bool on; /* one of the first two */
+	bool interrupts, switching, window;
 	_Atomic uint64_t lots;
 };
 
@@ -268,6 +282,7 @@ struct bt {
 	_Atomic bool flushing;
 	bool has_avx, has_bmi2;
 	struct bt_stress stress;
+	struct bt_window *window; /* NULL: there is none */
 	FILE *perf_map; /* with --perf-map */
 };
 
@@ -432,6 +447,24 @@ void bt_shadow_reset(const struct bt *bt, struct soft_cpu *c);
 bool bt_shadow_bind(struct soft_cpu *c);
 void bt_make_shadow_thunks(struct bt *bt, struct emit *e, unsigned mode);
 
+/* ---- window.c ---- */
+
+/* Where the process and the machine's memory allow for a window. 0 or -ENOMEM. */
+int bt_window_create(struct bt *bt, struct mem *mem, struct error *err);
+void bt_window_destroy(struct bt *bt);
+/* The blocks found by an address in them are gone. */
+void bt_window_forget_blocks(struct bt *bt);
+/* Finds the block by addresses in it from now on; the lock is held. */
+void bt_window_list(struct bt *bt, struct bt_block *b);
+/* Does user code that is about to run find its memory in the window? Makes what is stale right. */
+bool bt_window_is_open(struct soft_cpu *c);
+/* As bt_window_forbid_writes, to all pages that have code. */
+void bt_window_forbid_writes_to_code(struct soft_cpu *c);
+/* Brings in what user code reaches for; false: it is nothing that can be there. May raise #PF. */
+bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write);
+/* In the handler of SIGSEGV: false if the fault is not one of translated code in the window. */
+bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u);
+
 /* ---- thunks.c ---- */
 
 int bt_thunks_make(struct bt *bt);
@@ -442,6 +475,7 @@ void emit_unpark(struct emit *e);
 /* ---- bt.c, called from translated code ---- */
 const void *bt_slow(struct soft_cpu *c, uint64_t gva, const struct bt_access *a);
 const void *bt_helper(struct soft_cpu *c, const struct insn *i);
+const void *bt_window_fault(struct soft_cpu *c);
 
 /* What %gs:0 is, and fields from there; the encoding has 32 signed bits. */
 #define BT_GS offsetof(struct soft_cpu, tlb.data[MMU_USER])

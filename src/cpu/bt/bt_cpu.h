@@ -48,6 +48,15 @@ struct bt_cpu {
 	uint32_t from;	      /* index of the indirect branch run last (bt.exits), for its faults */
 	struct bt_exit *exit; /* of a direct jump that is not linked yet, or NULL */
 
+	/* A fault in the window, as the handler of SIGSEGV found it. */
+	struct bt_fault {
+		const void *at; /* the host's instruction */
+		uint64_t rip;	/* the guest's */
+		uint64_t gva;	/* UINT64_MAX: not known (#GP) */
+		uint64_t r10, r11, flags;
+		bool write, flags_in_host;
+	} fault;
+
 	uint8_t mode;	 /* index of the translation mode; valid when mode_known */
 	bool mode_known; /* cleared by cpu_update_mode */
 	bool runnable;	 /* this mode is translated at all */
@@ -68,7 +77,7 @@ struct bt_cpu {
 	/* Instructions that the interpreter did because their operand ran over a page's end or had
 	 * no page in RAM; they will do so again. */
 	struct {
-		const struct bt_access *access;
+		const void *access; /* of a missed access, or the instruction that faulted */
 		uint32_t flushes; /* bt.flushes when it was decoded */
 		struct insn insn;
 	} slow[BT_SLOW];

@@ -104,6 +104,7 @@ void bt_cache_flush(struct bt *bt)
 	forget(bt->gpa_page, bt->gpa_pages * sizeof(*bt->gpa_page));
 	forget((void *)bt->marked, bt->gpa_pages);
 	memset(bt->mode_keys, 0, sizeof(bt->mode_keys));
+	bt_window_forget_blocks(bt);
 	bt->page_count = 1;
 	bt->block_count = bt->exit_count = bt->insn_count = 0;
 	for (unsigned n = 0; n < bt->cpu_count; n++)
@@ -274,6 +275,8 @@ bool bt_block_publish(struct bt *bt, struct bt_arena *a, struct bt_block *b)
 	b->next_hash = *slot;
 	__atomic_store_n(slot, b, __ATOMIC_RELEASE);
 	list_in_page(bt, b);
+	if (b->sites)
+		bt_window_list(bt, b);
 	return true;
 }
 

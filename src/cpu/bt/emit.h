@@ -215,6 +215,23 @@ static inline void e_store(struct emit *e, size_t offset, unsigned src)
 	e_gs(e, true, 0x89, src, offset);
 }
 
+/* mov dst, [base + disp] and mov dst, [disp] */
+static inline void e_load_base(struct emit *e, unsigned dst, unsigned base, int32_t disp)
+{
+	e_rex(e, true, dst, 0, base);
+	e8(e, 0x8b);
+	e_modrm_base(e, dst, base, disp);
+}
+
+static inline void e_load_absolute(struct emit *e, unsigned dst, int32_t disp)
+{
+	e_rex(e, true, dst, 0, 0);
+	e8(e, 0x8b);
+	e8(e, (uint8_t)(0x04 | (dst & 7) << 3));
+	e8(e, 0x25);
+	e32(e, (uint32_t)disp);
+}
+
 static inline void e_load32(struct emit *e, unsigned dst, size_t offset)
 {
 	e_gs(e, false, 0x8b, dst, offset);
@@ -286,6 +303,51 @@ static inline void e_rorx32(struct emit *e, unsigned dst, unsigned src, unsigned
 	add8(&i, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
 	add8(&i, (uint8_t)by);
 	e_piece(e, &i);
+}
+
+/* rorx dst, src, by (64 bits; BMI2) */
+static inline void e_rorx64(struct emit *e, unsigned dst, unsigned src, unsigned by)
+{
+	struct piece i = {0};
+
+	add8(&i, 0xc4);
+	add8(&i, (uint8_t)((dst < 8 ? 0x80 : 0) | 0x40 | (src < 8 ? 0x20 : 0) | 3));
+	add8(&i, 0xfb);
+	add8(&i, 0xf0);
+	add8(&i, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
+	add8(&i, (uint8_t)by);
+	e_piece(e, &i);
+}
+
+static inline void e_shr64(struct emit *e, unsigned reg, unsigned by)
+{
+	e_rr(e, true, 0xc1, 5, reg);
+	e8(e, (uint8_t)by);
+}
+
+/* cmp of a register's low byte; registers 8 to 15 */
+static inline void e_cmp8_ri(struct emit *e, unsigned reg, uint8_t v)
+{
+	e_rr(e, false, 0x80, 7, reg);
+	e8(e, v);
+}
+
+static inline void e_push(struct emit *e, unsigned r)
+{
+	e_rex(e, false, 0, 0, r);
+	e8(e, (uint8_t)(0x50 | (r & 7)));
+}
+
+static inline void e_push_imm(struct emit *e, int32_t v)
+{
+	e8(e, 0x68);
+	e32(e, (uint32_t)v);
+}
+
+static inline void e_pop(struct emit *e, unsigned r)
+{
+	e_rex(e, false, 0, 0, r);
+	e8(e, (uint8_t)(0x58 | (r & 7)));
 }
 
 /* Jumps to an address in code memory (as it runs), and to places not known yet: those return where

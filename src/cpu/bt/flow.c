@@ -211,6 +211,10 @@ static void push_return(struct trans *t, const struct item *it)
 {
 	uint64_t back = it->rip + it->i.length;
 
+	if (t->direct && it->span >= 0) {
+		direct_push_return(t, it);
+		return;
+	}
 	emit_probe_stack(t, it, RSP, -(int)word(t), word(t), true);
 	store_constant(t, wide(t) ? back : (uint32_t)back);
 	move_sp(t, -(int)word(t));
@@ -230,6 +234,8 @@ static void load_target(struct trans *t, const struct item *it)
 	unsigned r = it->i.reg[0];
 
 	flags_clobber(t, FLAGS_ARITH);
+	if (r == REG_NONE && t->direct && direct_load_target(t, it))
+		return;
 	if (r == REG_NONE) {
 		emit_probe(t, it, word(t), 0, false);
 		e_on_host(&t->e, wide(t), 0x8b, T_ADDR);
@@ -240,7 +246,7 @@ static void load_target(struct trans *t, const struct item *it)
 	}
 }
 
-static void emit_call_indirect(struct trans *t, const struct item *it)
+void emit_call_indirect(struct trans *t, const struct item *it)
 {
 	load_target(t, it);
 	e_store(&t->e, OFF(bt.scratch), T_ADDR);

@@ -146,7 +146,7 @@ static bool may_hoist(struct trans *t, unsigned n)
 	    !still(l, s->index, s->index_version))
 		return false;
 	const int step = step_of(l, s);
-	if (!step)
+	if (!step || t->direct)
 		return true;
 	const unsigned turns = turns_of(s, step);
 	const unsigned reg = counts(l, s->base) ? s->base : s->index;
@@ -198,8 +198,13 @@ void emit_loop_head(struct trans *t)
 		struct span *s = &t->span[n];
 		if (!s->hoisted)
 			continue;
-		look_up(t, n);
-		keep_span(t, n);
+		if (t->direct) {
+			if (direct_needs_check(s))
+				direct_check(t, s, t->item[0].rip);
+		} else {
+			look_up(t, n);
+			keep_span(t, n);
+		}
 		s->probed = true;
 	}
 	t->flags = FLAGS_DEAD;

@@ -19,7 +19,8 @@ bool bt_may_move_to(const struct bt *bt, uint64_t gva, unsigned mode)
 {
 	const uint16_t key = bt->mode_keys[mode];
 
-	return (key & MODE_KEY_64) && (key & MODE_KEY_CPL3) && gva >= HIGH_FROM && gva < HIGH_TO;
+	return (key & MODE_KEY_64) && (key & MODE_KEY_CPL3) && gva >= HIGH_FROM && gva < HIGH_TO &&
+	       !((key & MODE_KEY_WINDOW) && direct_is_near_slice(gva));
 }
 
 bool bt_may_move(const struct bt *bt, uint32_t page)
@@ -290,6 +291,8 @@ static struct bt_block *copy_one(struct bt *bt, struct bt_arena *a, uint32_t pag
 	b->main = code_mem_commit(&a->hot, from->hot_bytes);
 	b->cold = code_mem_commit(&a->cold, from->cold_bytes);
 	b->hot_bytes = from->hot_bytes;
+	b->site = from->site;
+	b->sites = from->sites;
 	/* To move it (rebase.c). */
 	b->reloc = from->reloc;
 	b->relocs = from->relocs;

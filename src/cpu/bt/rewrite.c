@@ -22,6 +22,8 @@ static struct operand find_operand(const struct item *it, enum addressing how, i
 		return (struct operand){T_ADDR, T_INDEX, 1, 0};
 	case ADDR_R10:
 		return (struct operand){T_INDEX, REG_NONE, 1, disp};
+	case ADDR_ABSOLUTE:
+		return (struct operand){REG_NONE, REG_NONE, 1, disp};
 	case ADDR_MOVED:
 		if (i->index < GPR_NR)
 			return (struct operand){T_ADDR, i->index, i->scale, (int32_t)i->disp};
@@ -33,6 +35,12 @@ static struct operand find_operand(const struct item *it, enum addressing how, i
 
 static void emit_operand(struct emit *e, unsigned reg, const struct operand *o)
 {
+	if (o->base == REG_NONE) { /* SDM Vol. 2, table 2-3: SIB without base and index */
+		e8(e, (uint8_t)(reg << 3 | 4));
+		e8(e, 0x25);
+		e32(e, (uint32_t)o->disp);
+		return;
+	}
 	if (o->index == REG_NONE) {
 		e_modrm_base(e, reg, o->base, o->disp);
 		return;
@@ -82,7 +90,7 @@ void emit_rewritten(struct emit *e, const struct item *it, enum addressing how, 
 {
 	const struct encoding *at = &it->at;
 	const struct operand o = find_operand(it, how, disp);
-	const bool base = o.base > 7, index = o.index != REG_NONE && o.index > 7;
+	const bool base = o.base != REG_NONE && o.base > 7, index = o.index != REG_NONE && o.index > 7;
 
 	if (at->vex != NO_VEX) {
 		emit_vex(e, it, index, base);

@@ -40,7 +40,7 @@ enum {
 	MEMORY = BT_MODES * REGION + HANDLER_STACK,
 };
 
-static _Thread_local struct soft_cpu *bound;
+static _Thread_local struct soft_cpu *bound; /* whose code this thread runs */
 
 static uint64_t *stack_of(const struct soft_cpu *c, unsigned mode)
 {
@@ -103,6 +103,8 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 			(greg_t)(stack_of(c, (unsigned)(at / REGION)) + ENTRIES / 2);
 		return;
 	}
+	if (bound && bt_window_caught(bound, info, u))
+		return;
 	/* Of somebody else: to who was here first, on this stack, or it comes again and ends the process. */
 	if (before.sa_flags & SA_SIGINFO)
 		before.sa_sigaction(signal, info, context);

@@ -30,6 +30,12 @@
 
 /* ---- requests between vCPUs ---- */
 
+static void forbid_writes(struct soft_cpu *c, uint64_t gpa)
+{
+	tlb_forbid_writes(&c->tlb, gpa);
+	bt_window_forbid_writes(c, gpa);
+}
+
 /* To the pages that others ask about: each waits, with its pages in making[], until this has been done or
  * this vCPU has left run(). */
 static void forget_writes_to_asked(struct soft_cpu *c)
@@ -40,7 +46,7 @@ static void forget_writes_to_asked(struct soft_cpu *c)
 		for (unsigned k = 0; k < 2; k++) {
 			const uint64_t page = atomic_load(&bt->cpus[n]->bt.making[k]);
 			if (page && bt->cpus[n] != c)
-				tlb_forbid_writes(&c->tlb, page & PAGE_MASK);
+				forbid_writes(c, page & PAGE_MASK);
 		}
 	}
 }
@@ -53,6 +59,7 @@ static void forget_writes_to_code(struct soft_cpu *c)
 			if (bt_has_code(c->translator, c->tlb.data[k][n].gpa))
 				c->tlb.data[k][n].write = tlb_empty_tag(n);
 	tlb_forget_stack(&c->tlb);
+	bt_window_forbid_writes_to_code(c);
 }
 
 /* Between instructions: sees to a request if there is one. */
@@ -204,7 +211,7 @@ bool bt_begin_making(struct soft_cpu *c, const uint64_t gpa[2])
 		if (atomic_load(mark) == BT_UNMARKED)
 			atomic_store(mark, BT_MARKED);
 		if (open[n])
-			tlb_forbid_writes(&c->tlb, gpa[n]);
+			forbid_writes(c, gpa[n]);
 	}
 	for (unsigned n = 0; n < bt->cpu_count && !any; n++)
 		any = bt->cpus[n] != c && may_write(bt->cpus[n], gpa, open);

@@ -108,7 +108,7 @@ static bool operand_access(const struct trans *t, const struct item *it, const s
 	a->size = it->mem_bytes;
 	a->align = it->align;
 	a->write = it->mem_write;
-	if (i->addr_bytes != word(t))
+	if (i->addr_bytes != word(t) || (t->direct && !direct_may_reach(it)))
 		return false;
 	if (segment) {
 		if (i->base != REG_NONE || i->index != REG_NONE)
@@ -119,11 +119,11 @@ static bool operand_access(const struct trans *t, const struct item *it, const s
 		uint64_t at = i->disp + (i->base == REG_IP ? it->rip + i->length : 0);
 		if (!(t->key & MODE_KEY_64))
 			at = (uint32_t)at;
-		a->key.page = at & PAGE_MASK;
+		a->key.page = t->direct ? 0 : at & PAGE_MASK;
 		a->offset = (int)(at & ~PAGE_MASK);
 		return true;
 	}
-	if (i->disp > FAR || i->disp < -FAR)
+	if (!t->direct && (i->disp > FAR || i->disp < -FAR))
 		return false;
 	if (i->base < GPR_NR) {
 		a->key.base = i->base;
@@ -154,6 +154,12 @@ static bool find_access(const struct trans *t, const struct item *it, const stru
 		return stack_access(t, it, k, a);
 	case KIND_MEMORY:
 		return operand_access(t, it, k, a);
+	case KIND_CALL_IND:
+		return t->direct && stack_access(t, it, k, a);
+	case KIND_LEAVE:
+		a->key.base = RBP;
+		a->key.base_version = k->version[RBP];
+		return t->direct;
 	default:
 		return false;
 	}
@@ -167,13 +173,13 @@ static bool same_key(const struct span *a, const struct span *b)
 }
 
 /* Takes the access into the span if they fit. */
-static bool take(struct span *s, const struct access *a)
+static bool take(struct span *s, const struct access *a, bool direct)
 {
 	int low = a->offset < s->low ? a->offset : s->low;
 	int end = a->offset + (int)a->size;
 	int high = end > s->high ? end : s->high;
 
-	if (high - low > SPAN_MAX)
+	if (!direct && high - low > SPAN_MAX)
 		return false;
 	if (a->align && s->align &&
 	    (a->align != s->align || (a->offset - s->aligned_at) % (int)a->align))
@@ -200,6 +206,8 @@ static void find_early(const struct trans *t, struct span *s, unsigned item, int
 	struct known k = {0}; /* since then */
 	int moved = t->item[item].moved;
 
+	if (t->direct && !direct_needs_check(s))
+		return;
 	if (free_at < 0 || !t->item[item].live_before)
 		return;
 	for (unsigned n = (unsigned)free_at; n < item; n++)
@@ -215,7 +223,7 @@ static void find_early(const struct trans *t, struct span *s, unsigned item, int
 static int place_access(struct trans *t, const struct access *a, unsigned item)
 {
 	for (unsigned n = 0; n < t->spans; n++)
-		if (same_key(&t->span[n], &a->key) && take(&t->span[n], a))
+		if (same_key(&t->span[n], &a->key) && take(&t->span[n], a, t->direct))
 			return (int)n;
 	if (t->spans == BT_SPANS)
 		return -1;
@@ -225,7 +233,7 @@ static int place_access(struct trans *t, const struct access *a, unsigned item)
 	s->high = a->offset;
 	s->item = (uint8_t)item;
 	s->early = -1;
-	take(s, a);
+	take(s, a, t->direct);
 	return (int)t->spans++;
 }
 
@@ -378,6 +386,8 @@ void plan_spans(struct trans *t)
 		}
 	}
 	plan_hoisting(t);
+	if (t->direct)
+		return;
 	for (unsigned n = 0; n < t->count; n++) {
 		struct item *it = &t->item[n];
 		if (it->span >= 0 && t->span[it->span].accesses < 2 && !t->span[it->span].hoisted &&
@@ -447,6 +457,14 @@ static void probe_span(struct trans *t, unsigned n, const struct item *it, int m
 {
 	struct span *s = &t->span[n];
 
+	if (t->direct) {
+		if (direct_needs_check(s)) {
+			flags_clobber(t, it->live_before);
+			direct_check(t, s, it->rip);
+		}
+		s->probed = true;
+		return;
+	}
 	flags_clobber(t, it->live_before);
 	look_span_up(t, n, moved, s->low, (unsigned)(s->high - s->low), it->rip);
 	if (s->kept)
@@ -582,6 +600,12 @@ static void span_call(struct trans *t, const struct item *it, int disp)
 
 void emit_spanned(struct trans *t, const struct item *it)
 {
+	if (t->direct) {
+		if (!t->span[it->span].probed)
+			probe_span(t, (unsigned)it->span, it, it->moved);
+		emit_direct(t, it);
+		return;
+	}
 	hold_span(t, it);
 	int disp = it->offset - t->span[it->span].low;
 

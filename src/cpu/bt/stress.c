@@ -12,6 +12,7 @@
  *			interrupts and everything else asked for are taken, after each
  *	switch		blocks are of random length, links are made or not, and each time around
  *			it is drawn by lot whether a block is interpreted or translated
+ *	window		every address space has the window as soon as its user code runs
  *
  * with ":SEED" behind it for other lots (default 1). One vCPU's lots are the same in each run.
  */
@@ -27,10 +28,13 @@ int bt_stress_init(struct bt *bt, struct error *err)
 		s->interrupts = true;
 	else if (length == 6 && !strncmp(text, "switch", length))
 		s->switching = true;
+	else if (length == 6 && !strncmp(text, "window", length))
+		s->window = true;
 	else
 		return error_set(err, -EINVAL,
-				 "HANOK_BT_STRESS=%s: there are only interrupts and switch", text);
-	s->on = true;
+				 "HANOK_BT_STRESS=%s: there are only interrupts, switch and window",
+				 text);
+	s->on = !s->window;
 	s->lots = text[length] ? strtoull(text + length + 1, NULL, 0) : 1;
 	return 0;
 }

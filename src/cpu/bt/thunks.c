@@ -158,18 +158,6 @@ void emit_unpark(struct emit *e)
 static const unsigned callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
 enum { CALLEE_SAVED = sizeof(callee_saved) / sizeof(callee_saved[0]) };
 
-static void e_push(struct emit *e, unsigned r)
-{
-	e_rex(e, false, 0, 0, r);
-	e8(e, (uint8_t)(0x50 | (r & 7)));
-}
-
-static void e_pop(struct emit *e, unsigned r)
-{
-	e_rex(e, false, 0, 0, r);
-	e8(e, (uint8_t)(0x58 | (r & 7)));
-}
-
 static void make_enter(struct emit *e)
 {
 	for (unsigned k = 0; k < CALLEE_SAVED; k++)
@@ -228,16 +216,10 @@ static void resume_or_leave(struct emit *e)
 	back_to_c(e);
 }
 
-/* The miss path keeps vector state where it was: the code that missed may be in the middle of
- * vector work. */
-static void make_slow(struct emit *e, const struct bt *bt)
+/* After a C function that returned where to go on in RAX: brings back the vector state that was there, by
+ * RBX. Returns the jump of NULL. */
+static uint8_t *restore_state(struct emit *e, const struct bt *bt)
 {
-	store_guest_registers(e);
-	e_mov_rr(e, RSI, T_ADDR);
-	e_mov_rr(e, RDX, T_INDEX);
-	e_load32(e, RBX, OFF(bt.loaded)); /* callee-saved in C */
-	save_state(e, bt);
-	call_c(e, (const void *)bt_slow);
 	e_bytes(e, "\x48\x85\xc0", 3); /* test rax, rax */
 	uint8_t *leave = e_jcc_later(e, CC_E);
 	e_store(e, OFF(bt.resume), RAX);
@@ -250,7 +232,40 @@ static void make_slow(struct emit *e, const struct bt *bt)
 	load_x87(e, bt);
 	e_patch(e, both);
 	e_patch(e, none);
+	return leave;
+}
+
+/* The miss path keeps vector state where it was: the code that missed may be in the middle of
+ * vector work. */
+static void make_slow(struct emit *e, const struct bt *bt)
+{
+	store_guest_registers(e);
+	e_mov_rr(e, RSI, T_ADDR);
+	e_mov_rr(e, RDX, T_INDEX);
+	e_load32(e, RBX, OFF(bt.loaded)); /* callee-saved in C */
+	save_state(e, bt);
+	call_c(e, (const void *)bt_slow);
+	uint8_t *leave = restore_state(e, bt);
 	load_guest_registers(e);
+	e_jmp_gs(e, OFF(bt.resume));
+	e_patch(e, leave);
+	back_to_c(e);
+}
+
+/* As make_slow, but where it faulted the translator's registers and the host's flags are in use. */
+static void make_window(struct emit *e, const struct bt *bt)
+{
+	store_guest_registers(e);
+	e_load32(e, RBX, OFF(bt.loaded));
+	save_state(e, bt);
+	call_c(e, (const void *)bt_window_fault);
+	uint8_t *leave = restore_state(e, bt);
+	e_load(e, RSP, OFF(bt.host_rsp));
+	e_gs(e, false, 0xff, 6, OFF(bt.fault.flags)); /* push */
+	e8(e, 0x9d);				      /* popfq */
+	load_guest_registers(e);
+	e_load(e, T_INDEX, OFF(bt.fault.r10));
+	e_load(e, T_ADDR, OFF(bt.fault.r11));
 	e_jmp_gs(e, OFF(bt.resume));
 	e_patch(e, leave);
 	back_to_c(e);
@@ -294,6 +309,8 @@ int bt_thunks_make(struct bt *bt)
 	make_leave_link(&e, bt);
 	t->slow = (const void *)e_here(&e);
 	make_slow(&e, bt);
+	t->window = (const void *)e_here(&e);
+	make_window(&e, bt);
 	t->helper = (const void *)e_here(&e);
 	make_helper(&e, bt);
 	t->load_vec = (const void *)e_here(&e);

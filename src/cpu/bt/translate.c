@@ -590,6 +590,8 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 		return NULL;
 	find_live_flags(t);
 	b->plain = variant == BT_PLAIN;
+	t->direct = (t->key & MODE_KEY_WINDOW) && !b->plain && !direct_is_near_slice(first->rip);
+	t->sites = 0;
 	plan_spans(t);
 	b->mode = bt->pages[page[0]].mode;
 	b->page2 = page[1];
@@ -625,6 +627,9 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 	bt_emit_end(&a->hot, &hot);
 	b->cold = bt_emit_end(&a->cold, &t->e);
 	b->hot_bytes = (uint16_t)(hot.p - t->hot_start);
+	bt_keep_sites(t);
+	if (t->failed)
+		return NULL;
 	if (t->may_move)
 		bt_keep_template(t, (size_t)(t->e.p - t->cold_start), t->before.exits.next);
 	return b;

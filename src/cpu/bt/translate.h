@@ -148,6 +148,9 @@ struct trans {
 	const uint8_t *hot_start, *cold_start;
 	struct reloc reloc[16 * ITEMS_MAX];
 	unsigned relocs;
+	bool direct; /* operands are reached at the guest's own addresses (direct.c) */
+	struct bt_site site[3 * ITEMS_MAX];
+	unsigned sites;
 	int sp_due; /* bytes that RSP is behind by, between pushes and pops of one span */
 	int held;   /* the span whose host address T_ADDR holds at this point, or -1 */
 
@@ -205,6 +208,7 @@ enum addressing {
 	ADDR_SUM, /* [T_ADDR + T_INDEX] */
 	ADDR_R11, /* [R11 + disp] */
 	ADDR_R10,
+	ADDR_ABSOLUTE, /* [disp] */
 	ADDR_MOVED, /* its own registers and displacement, of which one at most is not there, + R11 */
 };
 void emit_rewritten(struct emit *e, const struct item *it, enum addressing how, int32_t disp);
@@ -245,6 +249,27 @@ bool emit_lookup_constant(struct trans *t, const struct item *it, int extra, uns
 			  unsigned align, bool write, struct constant_lookup *l);
 /* T_ADDR += T_INDEX: one register for the host address. */
 void emit_sum(struct emit *e);
+
+/* ---- direct.c: the way memory operands are reached in the window ---- */
+
+/* Are there addresses of the monitor's so near that a displacement leads to them? */
+bool direct_is_near_slice(uint64_t gva);
+/* May the operand's address be one of the window? */
+bool direct_may_reach(const struct item *it);
+/* Does it depend on registers? */
+bool direct_needs_check(const struct span *s);
+/* Goes on in the plain variant, at rip, where the span's registers lead to the monitor's slice. Clobbers
+ * flags. */
+void direct_check(struct trans *t, const struct span *s, uint64_t rip);
+/* An instruction whose registers have been asked about. */
+void emit_direct(struct trans *t, const struct item *it);
+/* The return address of a call, with RSP asked about. */
+void direct_push_return(struct trans *t, const struct item *it);
+/* The target of an indirect branch, which is in memory, into T_ADDR; flags are parked. False: it has to be
+ * looked up. */
+bool direct_load_target(struct trans *t, const struct item *it);
+/* Keeps what is known of the block's accesses behind its cold code. */
+void bt_keep_sites(struct trans *t);
 
 /* ---- span.c: accesses that share a probe ---- */
 
@@ -300,6 +325,7 @@ void emit_rep(struct trans *t, const struct item *it);
 /* ---- flow.c ---- */
 void emit_flow(struct trans *t, struct item *it);
 void store_scratch(struct trans *t);
+void emit_call_indirect(struct trans *t, const struct item *it);
 void emit_indirect(struct trans *t, const struct item *it, unsigned popped);
 void move_sp(struct trans *t, int by);
 /* Where `from` jumps to: the block's plain variant, at rip. */

@@ -7,6 +7,7 @@
 
 #include "base/layout.h"
 #include "base/log.h"
+#include "cpu/interp/block.h"
 #include "mmu/look.h"
 
 /*

@@ -184,6 +184,8 @@ bool cpu_take_requests(struct soft_cpu *c, uint32_t req)
 	if ((req & VCPU_REQ_IRQ) && (s->rflags & FLAG_IF) && s->shadow == SHADOW_NONE &&
 	    !stepping) {
 		int vector = c->board.irq_ack(c->board.opaque);
+		if (vector >= 0 && c->translator)
+			bt_window_tick(c);
 		if (vector >= 0)
 			deliver(c, (uint8_t)vector, EVENT_EXTERNAL, false, 0);
 	}

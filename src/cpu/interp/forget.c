@@ -23,6 +23,8 @@ static void forget_data(struct soft_cpu *c, unsigned class, unsigned index, unsi
 
 static void forget(struct soft_cpu *c, unsigned what)
 {
+	if (c->translator)
+		bt_window_close(c);
 	if (what & MEM_ASK_ALL) {
 		tlb_flush(&c->tlb, false);
 		return;

@@ -147,6 +147,8 @@ _Noreturn void cpu_exit_halt(struct soft_cpu *c);
 void cpu_update_mode(struct soft_cpu *c);
 /* After CR3, CR0.PG/WP, CR4.PAE/PGE/..., EFER.NXE changed. */
 void cpu_flush_tlb(struct soft_cpu *c, bool keep_global);
+/* CR3 was loaded: the same, keeping what is global; flush: other copies than the TLB, too. */
+void cpu_switch_tlb(struct soft_cpu *c, bool flush);
 
 /* Remembers that a TLB entry is part of a large page, for INVLPG. */
 void cpu_note_page(struct soft_cpu *c, uint64_t gva, const struct mmu_page *page);
@@ -212,6 +214,17 @@ bool bt_page_has_code(const struct soft_cpu *c, uint64_t gpa);
 /* The TLB was flushed. */
 void bt_flush_pages(struct soft_cpu *c, bool keep_global);
 void bt_flush_page(struct soft_cpu *c, uint64_t gva);
+/* The window (cpu/bt/window.c): a timer or device interrupts the vCPU. */
+void bt_window_tick(struct soft_cpu *c);
+/* All, or one page, of what the TLB may hold of the present address space was flushed, or of others. */
+void bt_window_flush(struct soft_cpu *c);
+void bt_window_flush_page(struct soft_cpu *c, uint64_t gva);
+/* CR3 was loaded, and flushes what is known of this process-context id or not. */
+void bt_window_switch(struct soft_cpu *c, bool flush);
+/* The vCPU forgets all host addresses. */
+void bt_window_close(struct soft_cpu *c);
+/* As tlb_forbid_writes. */
+void bt_window_forbid_writes(struct soft_cpu *c, uint64_t gpa);
 /* Drops all translations and the memory they took. Not on a vCPU's thread. */
 void bt_trim(struct bt *bt);
 /* VCPU_REQ_ENGINE. */

@@ -80,7 +80,7 @@ void cpu_update_mode(struct soft_cpu *c)
 	c->careful |= c->careful_near;
 }
 
-void cpu_flush_tlb(struct soft_cpu *c, bool keep_global)
+static void flush_tlb(struct soft_cpu *c, bool keep_global)
 {
 	c->vcpu.stats.count[EXIT_TLB_FLUSH]++;
 	if (c->translator)
@@ -89,6 +89,20 @@ void cpu_flush_tlb(struct soft_cpu *c, bool keep_global)
 	if (!keep_global)
 		memset(c->large, 0, sizeof(c->large));
 	c->break_block = true;
+}
+
+void cpu_flush_tlb(struct soft_cpu *c, bool keep_global)
+{
+	flush_tlb(c, keep_global);
+	if (c->translator)
+		bt_window_flush(c);
+}
+
+void cpu_switch_tlb(struct soft_cpu *c, bool flush)
+{
+	flush_tlb(c, true);
+	if (c->translator)
+		bt_window_switch(c, flush);
 }
 
 /* Which regions of 4 MiB and 1 GiB have entries of large pages, as bit sets by a hash. */
@@ -129,8 +143,10 @@ void cpu_flush_page(struct soft_cpu *c, uint64_t gva)
 		return;
 	}
 	tlb_flush_page(&c->tlb, gva);
-	if (c->translator)
+	if (c->translator) {
 		bt_flush_page(c, gva);
+		bt_window_flush_page(c, gva);
+	}
 	c->vcpu.stats.count[EXIT_TLB_FLUSH]++;
 	c->break_block = true;
 }

@@ -103,6 +103,13 @@ void soft_get_state(struct vcpu *v, struct cpu_state *out)
 	*out = ((struct soft_cpu *)v)->s;
 }
 
+static void forget_translations(struct soft_cpu *c)
+{
+	tlb_flush(&c->tlb, false);
+	if (c->translator)
+		bt_window_close(c);
+}
+
 int soft_set_state(struct vcpu *v, const struct cpu_state *in, struct error *err)
 {
 	struct soft_cpu *c = (struct soft_cpu *)v;
@@ -112,7 +119,7 @@ int soft_set_state(struct vcpu *v, const struct cpu_state *in, struct error *err
 	c->waiting = EXIT_NR;
 	c->pending_dr6 = 0;
 	cpu_replay_reset(c);
-	tlb_flush(&c->tlb, false);
+	forget_translations(c);
 	cpu_update_mode(c);
 	return 0;
 }
@@ -124,7 +131,7 @@ int soft_set_debug(struct vcpu *v, const struct vcpu_debug *debug)
 	if (debug->points > VCPU_DEBUG_POINTS)
 		return -EINVAL;
 	c->debug = *debug;
-	tlb_flush(&c->tlb, false); /* what is watched may have changed */
+	forget_translations(c); /* what is watched may have changed */
 	cpu_update_mode(c);
 	return 0;
 }

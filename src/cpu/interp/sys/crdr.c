@@ -86,7 +86,8 @@ static void write_cr3(struct soft_cpu *c, uint64_t v)
 {
 	struct cpu_state *s = &c->s;
 
-	/* "No flush" allows to keep translations; not keeping them is right too. */
+	/* "No flush" allows to keep translations; the TLB does not, the window does. */
+	const bool flush = !(s->cr4 & CR4_PCIDE) || !(v & CR3_NO_FLUSH);
 	if (s->cr4 & CR4_PCIDE)
 		v &= ~CR3_NO_FLUSH;
 	if (v >> cpuid_maxphyaddr())
@@ -94,7 +95,7 @@ static void write_cr3(struct soft_cpu *c, uint64_t v)
 	if ((s->cr0 & CR0_PG) && (s->cr4 & CR4_PAE) && !cpu_in_long_mode(s))
 		load_pdptes(c, v);
 	s->cr3 = v;
-	cpu_flush_tlb(c, true);
+	cpu_switch_tlb(c, flush);
 }
 
 static void write_cr4(struct soft_cpu *c, uint64_t v)

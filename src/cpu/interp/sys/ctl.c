@@ -128,7 +128,7 @@ static void op_invlpg(struct soft_cpu *c, const struct insn *i)
 
 enum { INVPCID_ADDRESS, INVPCID_CONTEXT, INVPCID_ALL, INVPCID_ALL_BUT_GLOBAL };
 
-/* Other process-context ids than the current one have no entries here: a CR3 load drops them. */
+/* Other process-context ids than the current one have no entries in the TLB: a CR3 load drops them. */
 static void op_invpcid(struct soft_cpu *c, const struct insn *i)
 {
 	uint64_t desc[2];
@@ -150,6 +150,8 @@ static void op_invpcid(struct soft_cpu *c, const struct insn *i)
 		cpu_flush_tlb(c, true);
 	else if (type >= INVPCID_ALL)
 		cpu_flush_tlb(c, type == INVPCID_ALL_BUT_GLOBAL);
+	else if (c->translator)
+		bt_window_flush(c);
 }
 
 /* INVD, WBINVD: guest RAM is the host's, whose caches stay coherent by themselves. */
