@@ -256,7 +256,7 @@ int box_create(struct box **out, const char *engine, unsigned cpus, uint64_t cod
 	b->patience_ms = 1000;
 	rng_init(&b->irq_rng, 1, 1);
 	b->ops = engine_find(engine, &reason, err);
-	if (!b->ops || (ret = mem_create(&b->mem, BOX_RAM_BYTES, err)))
+	if (!b->ops || (ret = mem_create_shared(&b->mem, BOX_RAM_BYTES, err)))
 		goto fail;
 	b->ram = mem_ptr(b->mem, 0, BOX_RAM_BYTES);
 	b->config = (struct engine_config){.mem = b->mem,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bt.h"
 
+#include "base/layout.h"
+
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +29,7 @@
 enum { CANARIES_MAX = 64, CANARY_BYTES = 64 * 1024, RANGES_MAX = 4096 };
 static struct {
 	uint64_t *at;
+	bool told; /* guests are given its address */
 } canary[CANARIES_MAX];
 static unsigned canaries;
 static uint64_t magic; /* upper half of what canaries hold */
@@ -45,17 +48,31 @@ static void add_canary(uint64_t where)
 	canary[canaries++].at = p;
 }
 
-/* Where stray accesses would go: next to RAM, at the addresses that guests use, at small ones. */
+/* Where stray accesses would go: next to RAM, at the addresses that guests use, at small ones. Where
+ * there is a window those are the guest's, and the VMM's lie in its slice alone. */
 static void make_canaries(const struct box *b)
 {
 	static const uint64_t at[] = {0x10000,	  0x20000,    0x100000,	  0x200000,   0x400000,
 				      0x40000000, 0x50000000, 0x500c0000, 0x60000000, 0x80000000,
 				      0xc0000000, 0xfee00000, 0x100000000};
+	static const uint64_t in_slice[] = {LAYOUT_BASE + LAYOUT_GUARD,
+					    LAYOUT_BASE + 2 * LAYOUT_GUARD,
+					    LAYOUT_BASE + (LAYOUT_END - LAYOUT_BASE) / 2,
+					    LAYOUT_END - 2 * LAYOUT_GUARD,
+					    LAYOUT_END - LAYOUT_GUARD - CANARY_BYTES};
+	const bool window = layout_is_own(&(struct layout_taken){0}, NULL);
+	const uint64_t *where = window ? in_slice : at;
+	const size_t count = window ? sizeof(in_slice) / sizeof(in_slice[0])
+				    : sizeof(at) / sizeof(at[0]);
 
+	for (size_t k = 0; k < count; k++) {
+		const unsigned before = canaries;
+		add_canary(where[k]);
+		if (canaries > before)
+			canary[before].told = true;
+	}
 	add_canary((uint64_t)b->ram - CANARY_BYTES);
 	add_canary((uint64_t)b->ram + BOX_RAM_BYTES);
-	for (unsigned k = 0; k < sizeof(at) / sizeof(at[0]); k++)
-		add_canary(at[k]);
 	for (unsigned k = 0; k < 8; k++)
 		add_canary(0);
 }
@@ -86,6 +103,20 @@ enum { ADDRESSES_ARE_RARE = false };
 enum { ADDRESSES_ARE_RARE = !HANOK_HAS_TSAN };
 #endif
 
+/* Of what is no secret: canaries that guests are told of, and the program, which lies at a fixed address. */
+static bool is_told(uint64_t at)
+{
+	extern const char __executable_start[], end[];
+
+	if (at >= (uint64_t)__executable_start && at < (uint64_t)end &&
+	    layout_is_own(&(struct layout_taken){0}, NULL))
+		return true;
+	for (unsigned n = 0; n < canaries; n++)
+		if (canary[n].told && (uint64_t)canary[n].at == at)
+			return true;
+	return false;
+}
+
 /* Everything mapped above 1 TiB; below, numbers are too common. Under a sanitizer nothing: much of the
  * address space is its shadow of the rest, and its heap lies at round numbers. */
 static void read_ranges(void)
@@ -99,7 +130,7 @@ static void read_ranges(void)
 		char *end;
 		r->from = strtoull(line, &end, 16);
 		r->to = strtoull(end + 1, NULL, 16);
-		if (r->from < UINT64_C(1) << 40 || r->from >> 47)
+		if (r->from < UINT64_C(1) << 40 || r->from >> 47 || is_told(r->from))
 			continue;
 		struct range *last = range_count ? r - 1 : NULL;
 		if (last && last->to == r->from)
@@ -189,9 +220,11 @@ static uint64_t some_place(struct rng *r)
 		return HIGH + rng_below(r, BOX_RAM_BYTES + (4 << 20));
 	case 2:
 		return DATA_BASE + rng_below(r, DATA_BYTES);
-	case 3: { /* where a canary is; not one beside other mappings, whose addresses are secret */
-		uint64_t at = (uint64_t)canary[rng_below(r, canaries)].at;
-		return (at <= UINT64_C(0x100000000) ? at : 0x200000) + rng_below(r, CANARY_BYTES);
+	case 3: { /* where a canary is, or near; not one whose address is secret */
+		const unsigned n = (unsigned)rng_below(r, canaries);
+		const uint64_t at = canary[n].told ? (uint64_t)canary[n].at : 0x200000;
+		const uint64_t off = rng_percent(r, 20) ? rng_next(r) % LAYOUT_GUARD * 2 : 0;
+		return at + rng_below(r, CANARY_BYTES) + (rng_percent(r, 50) ? off : -off);
 	}
 	case 4:
 		return some_int(r);
@@ -300,7 +333,7 @@ static bool run_one(struct box *b, uint64_t seed, uint64_t run, unsigned forms)
 	return true;
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
 	static const struct option longs[] = {{"seconds", 1, NULL, 's'},
 					      {"seed", 1, NULL, 'S'},
@@ -365,4 +398,10 @@ int main(int argc, char **argv)
 	       canaries, by_chance, good ? "nothing got out or in" : "FAILED");
 	box_destroy(b);
 	return good ? 0 : 1;
+}
+
+/* As the product does: with the process's memory in one slice, so that there is a window. */
+int main(int argc, char **argv)
+{
+	return layout_run(run, argc, argv);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bt.h"
 
+#include "base/layout.h"
+
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -191,7 +193,7 @@ static void one(struct pair *b, const struct options *o, uint64_t number, unsign
 		       (unsigned long long)number, b->why);
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
 	struct options o = {.programs = 20000, .show = 3, .seed = (uint64_t)time(NULL)};
 	struct pair b = {0};
@@ -226,4 +228,10 @@ int main(int argc, char **argv)
 	box_destroy(b.interp);
 	box_destroy(b.bt);
 	return t.differ ? 1 : 0;
+}
+
+/* As the product does: with the process's memory in one slice, so that there is a window. */
+int main(int argc, char **argv)
+{
+	return layout_run(run, argc, argv);
 }

@@ -37,6 +37,7 @@ static void bind_thread(struct soft_cpu *c)
 		return;
 	sigfillset(&all);
 	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	if (host_has_fsgsbase())
 		__asm__ volatile("wrgsbase %0" ::"r"((char *)c + BT_GS));

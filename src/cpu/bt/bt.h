@@ -443,7 +443,7 @@ int bt_shadow_create(struct soft_cpu *c);
 void bt_shadow_destroy(struct soft_cpu *c);
 /* Empties the stacks: no code they led to may be run any more. */
 void bt_shadow_reset(const struct bt *bt, struct soft_cpu *c);
-/* The calling thread runs this vCPU's code; false: it has before. Unblocks SIGSEGV. */
+/* The calling thread runs this vCPU's code; false: it has before. Unblocks SIGSEGV and SIGBUS. */
 bool bt_shadow_bind(struct soft_cpu *c);
 void bt_make_shadow_thunks(struct bt *bt, struct emit *e, unsigned mode);
 

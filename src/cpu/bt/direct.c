@@ -72,8 +72,16 @@ static uint64_t constant(const struct item *it)
 	return (uint64_t)it->i.disp + (it->i.base == REG_IP ? it->rip + it->i.length : 0);
 }
 
+/*
+ * Left out are instructions of MMX, for when one faults the host's processor has changed x87's registers
+ * already; and what locks, which the interpreter does where it lies across pages, for hosts that make their
+ * users pay for locking the bus, and so that no vCPU sees half of it.
+ */
 bool direct_may_reach(const struct item *it)
 {
+	if (it->needs == LOADED_X87 || (it->i.flags & INSN_LOCK) ||
+	    (it->kind == KIND_MEMORY && it->i.mnemonic == ZYDIS_MNEMONIC_XCHG))
+		return false;
 	if (!is_constant(it))
 		return true;
 	const uint64_t gva = constant(it);

@@ -89,7 +89,8 @@ void bt_shadow_reset(const struct bt *bt, struct soft_cpu *c)
 
 /* ---- where it is full ---- */
 
-static struct sigaction before;
+/* Those of SIGSEGV, and of SIGBUS: that is what a stack address that is not canonical comes as. */
+static struct sigaction before[2];
 
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
@@ -106,12 +107,13 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	if (bound && bt_window_caught(bound, info, u))
 		return;
 	/* Of somebody else: to who was here first, on this stack, or it comes again and ends the process. */
-	if (before.sa_flags & SA_SIGINFO)
-		before.sa_sigaction(signal, info, context);
-	else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
-		before.sa_handler(signal);
+	const struct sigaction *other = &before[signal == SIGBUS];
+	if (other->sa_flags & SA_SIGINFO)
+		other->sa_sigaction(signal, info, context);
+	else if (other->sa_handler != SIG_DFL && other->sa_handler != SIG_IGN)
+		other->sa_handler(signal);
 	else
-		sigaction(signal, &before, NULL);
+		sigaction(signal, other, NULL);
 }
 
 static void install(void)
@@ -119,7 +121,8 @@ static void install(void)
 	struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 
 	sigemptyset(&act.sa_mask);
-	sigaction(SIGSEGV, &act, &before);
+	sigaction(SIGSEGV, &act, &before[0]);
+	sigaction(SIGBUS, &act, &before[1]);
 }
 
 bool bt_shadow_bind(struct soft_cpu *c)
@@ -139,6 +142,7 @@ bool bt_shadow_bind(struct soft_cpu *c)
 		sigaltstack(&alternate, NULL);
 	sigemptyset(&set);
 	sigaddset(&set, SIGSEGV);
+	sigaddset(&set, SIGBUS);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	return true;
 }

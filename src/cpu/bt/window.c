@@ -32,14 +32,26 @@
  *				hold any more goes
  *	code in a page		it may not be written to from now on
  *	memory that leaves	everything
+ *
+ * Where pages come and go all the time the window costs more than it is worth. So the owner has a credit
+ * that all this is charged to; when it is used up, the window is given up, and the address space has to be
+ * found running for four times as long before it has another.
  */
 enum {
 	PAGES = 24576, /* at most; a mapping each, of which the host allows 65,530 */
 	HASH = 1 << 16,
 	RUN = 16,     /* pages that come in at a time, this many on each side */
 	GRANULE = 256, /* bytes of code, in the table of blocks */
-	HITS = 4,      /* interrupts in a row that make an address space the window's */
-	HITS_MAX = 16,
+	HITS = 4,	/* interrupts in a row that make an address space the window's */
+	HITS_MAX = 256, /* or that are asked of one which it did not pay for */
+	/* What the window may cost, counted in pages brought in, some 8 us each: in the beginning, for each
+	 * interrupt that finds the owner running, and how much it can have saved. */
+	CREDIT = 1000,
+	CREDIT_TICK = 40,
+	CREDIT_MAX = 4000,
+	LOOKS = 32, /* pages looked at again cost as much as one brought in */
+	KNOWN = 8,
+	OWNER_HITS = 16, /* interrupts that find another running, before the owner loses it */
 };
 
 /* What the host lets be mapped: from vm.mmap_min_addr on, but for the last page. */
@@ -50,6 +62,7 @@ struct window_page {
 	uint64_t gva;  /* 0: none */
 	uint32_t gpfn; /* guest-physical page */
 	uint32_t next; /* of the same hash, + 1 */
+	uint32_t next_written;
 	bool write;
 };
 
@@ -64,13 +77,21 @@ struct bt_window {
 	struct window_page **gone;
 	uint32_t pages, unused, live; /* ever used; a chain of those given back, + 1; in use */
 	uint32_t *hash;
-	uint32_t *written; /* by guest-physical page: which page may be written to, + 1 */
+	uint32_t *written; /* by guest-physical page: where it may be written to, + 1, chained */
 	uint64_t gpfns;
 
 	/* How often interrupts have found it running: the owner, and who would be. */
 	unsigned owner_hits, hits;
 	const struct soft_cpu *candidate;
 	uint64_t candidate_cr3;
+	int credit;
+	unsigned ticks; /* that the owner has had */
+	/* Address spaces that it did not pay for, and how many hits they need; the oldest is replaced. */
+	struct {
+		uint64_t cr3;
+		unsigned need;
+	} known[KNOWN];
+	unsigned last_known;
 
 	/* By their place in hot code: blocks that reach operands in the window (index + 1). */
 	_Atomic uint32_t *near;
@@ -95,8 +116,13 @@ static struct window_page *find_page(struct bt_window *w, uint64_t gva)
 
 static void forget_written(struct bt_window *w, const struct window_page *p)
 {
-	if (p->write && w->written[p->gpfn] == (uint32_t)(p - w->page) + 1)
-		w->written[p->gpfn] = 0;
+	uint32_t *at = &w->written[p->gpfn];
+
+	if (!p->write)
+		return;
+	while (*at != (uint32_t)(p - w->page) + 1)
+		at = &w->page[*at - 1].next_written;
+	*at = p->next_written;
 }
 
 static void forget_page(struct bt_window *w, struct window_page *p)
@@ -181,9 +207,7 @@ static void note_page(struct bt_window *w, uint64_t gva, uint64_t gpa, bool writ
 	p->write = write;
 	if (!write)
 		return;
-	/* Another address where the same page may be written to has to ask anew. */
-	if (w->written[p->gpfn])
-		protect(w, &w->page[w->written[p->gpfn] - 1]);
+	p->next_written = w->written[p->gpfn];
 	w->written[p->gpfn] = (uint32_t)(p - w->page) + 1;
 }
 
@@ -231,7 +255,7 @@ static unsigned alike(struct soft_cpu *c, struct bt_window *w, uint64_t gva, con
 			break;
 		const struct right r = look(c, w->cr3, at);
 		if (!r.read || r.write != of->write || r.gpa != of->gpa + (uint64_t)by ||
-		    r.hva != of->hva + (uint64_t)by || (r.write && w->written[r.gpa >> MEM_PAGE_SHIFT]))
+		    r.hva != of->hva + (uint64_t)by)
 			break;
 		n++;
 	}
@@ -291,8 +315,8 @@ static int by_gva(const void *a, const void *b)
 	return x->gva < y->gva ? -1 : x->gva > y->gva;
 }
 
-/* Takes out pages that are not as the page tables have them any more: runs at a time. */
-static void make_right(struct soft_cpu *c, struct bt_window *w)
+/* Takes out pages that are not as the page tables have them any more, runs at a time. Returns how many. */
+static uint32_t make_right(struct soft_cpu *c, struct bt_window *w)
 {
 	struct window_page **gone = w->gone;
 	uint32_t count = 0;
@@ -314,6 +338,7 @@ static void make_right(struct soft_cpu *c, struct bt_window *w)
 			forget_page(w, gone[n]);
 		unmap(from, to - from);
 	}
+	return count;
 }
 
 /* ---- whose it is ---- */
@@ -334,6 +359,41 @@ static void give_up(struct soft_cpu *c)
 	atomic_store(&w->owner, NULL);
 }
 
+static unsigned hits_needed(const struct bt_window *w, uint64_t cr3)
+{
+	for (unsigned n = 0; n < KNOWN; n++)
+		if (w->known[n].need && w->known[n].cr3 == cr3)
+			return w->known[n].need;
+	return HITS;
+}
+
+/* It did not pay: or did it, for a while? */
+static void remember_failure(struct bt_window *w)
+{
+	const unsigned had = hits_needed(w, w->cr3);
+	unsigned n = 0, need = w->ticks > HITS_MAX ? HITS : had * 4;
+
+	while (n < KNOWN && w->known[n].cr3 != w->cr3)
+		n++;
+	if (n == KNOWN)
+		n = w->last_known++ % KNOWN;
+	w->known[n].cr3 = w->cr3;
+	w->known[n].need = need < HITS_MAX ? need : HITS_MAX;
+}
+
+/* False: that was more than it is worth, and the window is given up. */
+static bool pays(struct soft_cpu *c, unsigned cost)
+{
+	struct bt_window *w = c->translator->window;
+
+	w->credit -= (int)cost;
+	if (w->credit >= 0 || c->translator->stress.window)
+		return true;
+	remember_failure(w);
+	give_up(c);
+	return false;
+}
+
 static bool take_over(struct soft_cpu *c)
 {
 	struct bt_window *w = c->translator->window;
@@ -345,7 +405,9 @@ static bool take_over(struct soft_cpu *c)
 		return false;
 	w->cr3 = c->s.cr3;
 	w->stale = false;
-	w->owner_hits = HITS_MAX;
+	w->owner_hits = OWNER_HITS;
+	w->credit = CREDIT;
+	w->ticks = 0;
 	c->bt.mode_known = false;
 	return true;
 }
@@ -357,7 +419,9 @@ void bt_window_tick(struct soft_cpu *c)
 	if (!w || c->cpl != 3 || c->mode != MODE_64 || mem_has_limit(w->mem))
 		return;
 	if (is_mine(c) && w->cr3 == c->s.cr3) {
-		w->owner_hits += w->owner_hits < HITS_MAX;
+		w->owner_hits += w->owner_hits < OWNER_HITS;
+		w->ticks++;
+		w->credit += w->credit < CREDIT_MAX ? CREDIT_TICK : 0;
 		return;
 	}
 	if (w->owner_hits)
@@ -367,7 +431,7 @@ void bt_window_tick(struct soft_cpu *c)
 		w->candidate_cr3 = c->s.cr3;
 		w->hits = 0;
 	}
-	if (++w->hits >= HITS && !w->owner_hits)
+	if (++w->hits >= hits_needed(w, c->s.cr3) && !w->owner_hits)
 		take_over(c);
 }
 
@@ -381,9 +445,10 @@ bool bt_window_is_open(struct soft_cpu *c)
 		return false;
 	if (!is_mine(c) || w->cr3 != c->s.cr3)
 		return false;
-	if (w->stale)
-		make_right(c, w);
-	return true;
+	if (!w->stale)
+		return true;
+	const uint32_t looks = w->live, gone = make_right(c, w);
+	return pays(c, looks / LOOKS + gone);
 }
 
 /* ---- what takes pages out ---- */
@@ -403,8 +468,10 @@ void bt_window_flush_page(struct soft_cpu *c, uint64_t gva)
 	if (!is_mine(c) || w->cr3 != c->s.cr3)
 		return;
 	struct window_page *p = find_page(w, gva & PAGE_MASK);
-	if (p)
+	if (p) {
 		drop_page(w, p);
+		pays(c, 1);
+	}
 }
 
 void bt_window_switch(struct soft_cpu *c, bool flush)
@@ -424,7 +491,7 @@ void bt_window_forbid_writes(struct soft_cpu *c, uint64_t gpa)
 	struct bt_window *w = c->translator->window;
 	const uint64_t gpfn = gpa >> MEM_PAGE_SHIFT;
 
-	if (is_mine(c) && gpfn < w->gpfns && w->written[gpfn])
+	while (is_mine(c) && gpfn < w->gpfns && w->written[gpfn])
 		protect(w, &w->page[w->written[gpfn] - 1]);
 }
 
@@ -516,7 +583,7 @@ bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 
 bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write)
 {
-	return is_mine(c) && bring_in(c, c->translator->window, gva, write);
+	return is_mine(c) && bring_in(c, c->translator->window, gva, write) && pays(c, 1);
 }
 
 /* ---- making and ending it ---- */
