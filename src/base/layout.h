@@ -34,14 +34,17 @@ struct layout_taken {
 /*
  * Runs fn(argc, argv) with the process's memory in the slice if that can be had, else just runs it.
  * The first thing in a process, once, while it has one thread; argv is what main was given. The process
- * execs itself for it. Returns what fn returns, which may also end the process.
+ * execs itself for it. Returns what fn returns, which may also end the process by exit(), but not its
+ * thread by pthread_exit(): that would go back to the initial stack.
  */
 int layout_run(int (*fn)(int, char **), int argc, char **argv);
 
 /*
  * Whether every mapping of this process lies in the slice, guards left free, but for the initial stack,
  * which then cannot be accessed, and vsyscall, which is in the kernel's half. *stack is where that stack
- * is: nothing may ever be mapped over it, though right below it all is free. If not, *err says why.
+ * is, and nothing may ever be mapped over it. (The kernel makes it longer downwards, up to the soft limit on
+ * the stack, when somebody touches what is not mapped below it; what is added is inaccessible, and empty.)
+ * If not, *err says why.
  */
 bool layout_is_own(struct layout_taken *stack, struct error *err);
 
