@@ -14,12 +14,29 @@
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
 
+/* Every test runs on both kinds of memory: private, and a file's. */
+static bool of_a_file;
+
+static int set_private(void **unused)
+{
+	(void)unused;
+	of_a_file = false;
+	return 0;
+}
+
+static int set_file(void **unused)
+{
+	(void)unused;
+	of_a_file = true;
+	return 0;
+}
+
 static struct mem *make(uint64_t bytes)
 {
 	struct mem *m;
 	struct error err = {0};
 
-	if (mem_create(&m, bytes, &err))
+	if ((of_a_file ? mem_create_shared : mem_create)(&m, bytes, &err))
 		fail_msg("%s", err.text);
 	return m;
 }
@@ -170,5 +187,7 @@ int main(void)
 		cmocka_unit_test(only_touched_pages_cost),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests_name("private", tests, set_private, NULL);
+
+	return failed + cmocka_run_group_tests_name("of a file", tests, set_file, NULL);
 }

@@ -41,6 +41,23 @@ static bool trouble_is(const char *what)
 	return is;
 }
 
+/* Every test runs on both kinds of memory: private, and a file's. */
+static bool of_a_file;
+
+static int set_private(void **unused)
+{
+	(void)unused;
+	of_a_file = false;
+	return 0;
+}
+
+static int set_file(void **unused)
+{
+	(void)unused;
+	of_a_file = true;
+	return 0;
+}
+
 static struct mem *make(uint64_t limit, const char *dir)
 {
 	struct mem *m;
@@ -48,7 +65,7 @@ static struct mem *make(uint64_t limit, const char *dir)
 	struct mem_config c = {.limit_bytes = limit, .swap_dir = dir, .trouble = note_trouble};
 
 	trouble[0] = 0;
-	assert_int_equal(mem_create(&m, RAM_MIB * MIB, &err), 0);
+	assert_int_equal((of_a_file ? mem_create_shared : mem_create)(&m, RAM_MIB * MIB, &err), 0);
 	if (mem_start(m, &c, &err))
 		fail_msg("%s", err.text);
 	return m;
@@ -232,6 +249,8 @@ static void equal_pages_are_one(void **unused)
 	struct error err;
 
 	(void)unused;
+	if (of_a_file)
+		skip(); /* KSM takes private memory only */
 	if (!start_ksm()) {
 		print_message(
 			"skipped: the host's KSM cannot be switched on: not root, or there is none\n");
@@ -518,5 +537,7 @@ int main(void)
 		cmocka_unit_test(engines_are_asked_first),
 		cmocka_unit_test(log_tells_what_was_written),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests_name("private", tests, set_private, NULL);
+
+	return failed + cmocka_run_group_tests_name("of a file", tests, set_file, NULL);
 }
