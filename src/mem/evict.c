@@ -109,8 +109,8 @@ static unsigned evict_group(struct mem *m, const uint64_t *frame, unsigned n, bo
 	evict_give_back(m, gone, count);
 	atomic_fetch_sub(&m->present, count);
 	for (unsigned k = 0; k < count; k++) {
-		if (m->chunks)
-			atomic_fetch_sub(&m->chunks[gone[k] / RAM_CHUNK_PAGES], 1);
+		if (m->runs)
+			atomic_fetch_sub(&m->runs[gone[k] / RAM_RUN_PAGES], 1);
 		evict_settle(m, gone[k]);
 	}
 	return count;

@@ -134,7 +134,7 @@ static uint64_t used_word(const struct mem *m, uint64_t word, bool write, unsign
 	       (uint64_t)(all < PINS_MAX ? all : PINS_MAX) << FRAME_PIN_SHIFT;
 }
 
-/* Counts a page that has come in. True: its chunk had none. */
+/* Counts a page that has come in. True: its run had none. */
 static bool arrived(struct mem *m, uint64_t frame, uint64_t word)
 {
 	uint64_t present = atomic_fetch_add(&m->present, 1) + 1;
@@ -142,7 +142,7 @@ static bool arrived(struct mem *m, uint64_t frame, uint64_t word)
 	count_gen(m, frame_gen(word), 1);
 	if (present >= atomic_load_explicit(&m->wake_pages, memory_order_relaxed))
 		reclaim_wake(m);
-	return m->chunks && !atomic_fetch_add(&m->chunks[frame / RAM_CHUNK_PAGES], 1);
+	return m->runs && !atomic_fetch_add(&m->runs[frame / RAM_RUN_PAGES], 1);
 }
 
 /* A neighbour of a page that was read from the file came along. */

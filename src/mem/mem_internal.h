@@ -63,6 +63,21 @@ struct discard {
 	struct mem_range range[];
 };
 
+/* What memory that is a file's comes in, as long as there is no limit. */
+enum {
+	RAM_RUN_BYTES = 64 << 10,
+	RAM_RUN_PAGES = RAM_RUN_BYTES / MEM_PAGE_BYTES,
+	RAM_CHUNK_BYTES = 2 << 20,
+	RAM_CHUNK_PAGES = RAM_CHUNK_BYTES / MEM_PAGE_BYTES,
+	RAM_WANTED_MAX = 256, /* chunks the memory thread is asked for at a time */
+};
+enum ram_chunk {
+	RAM_SMALL,   /* small pages, or none */
+	RAM_WANTED,  /* the memory thread is asked to make it a huge page */
+	RAM_HUGE,    /* one */
+	RAM_REFUSED, /* the host has none, or a page of it is in the balloon */
+};
+
 struct swap;
 
 struct mem {
@@ -81,8 +96,9 @@ struct mem {
 	_Atomic uint64_t gen_now; /* FRAME_GEN's field, in place */
 	uint64_t fast_gen;	  /* FRAME_GEN, or 0 where the policy does not look at uses */
 	_Atomic uint64_t present; /* pages */
-	_Atomic uint16_t *chunks; /* those of each chunk, where RAM is a file's; else NULL */
-	_Atomic bool huge;	  /* host memory comes in huge pages: there never was a limit */
+	/* Where RAM is a file's, else NULL: pages of each run, and an enum ram_chunk for each chunk. */
+	_Atomic uint8_t *runs, *chunks;
+	_Atomic bool huge; /* host memory comes in huge pages: there never was a limit */
 	_Atomic int64_t gen_pages[GENS]; /* present pages by generation */
 	struct swap *swap;		 /* NULL: the manager was not started */
 	_Atomic unsigned ahead;		 /* pages to read ahead (frame.c) */
@@ -119,6 +135,10 @@ struct mem {
 	pthread_cond_t wake;	      /* to the thread */
 	pthread_cond_t room;	      /* from the thread to waiting vCPUs */
 	struct discard *discards, **discards_end;
+	struct {
+		unsigned count;
+		uint64_t chunk[RAM_WANTED_MAX];
+	} wanted; /* huge pages (ram.c) */
 	bool kicked;
 	bool log_sync; /* somebody waits for MEM_ASK_WRITES */
 	pthread_cond_t log_synced;
@@ -167,15 +187,14 @@ static inline uint8_t *frame_host(const struct mem *m, uint64_t frame)
 
 /* ---- ram.c ---- */
 
-/* What host memory comes in, as long as there is no limit. */
-enum { RAM_CHUNK_BYTES = 2 << 20, RAM_CHUNK_PAGES = RAM_CHUNK_BYTES / MEM_PAGE_BYTES };
-
 /* m->ram is set, m->file is -1. What it has made goes by ram_unmap, after a failure, too. */
 int ram_map(struct mem *m, bool shared, struct error *err);
 void ram_unmap(struct mem *m);
-/* The first page of a chunk is about to be used: asks the host for all of it, in a huge page if it has one. Any
- * thread; of memory that is a file's. */
+/* The first page of a run is about to be used: asks the host for all of it, and the memory thread for all of the
+ * chunk. Any thread; of memory that is a file's. */
 void ram_bring_in(struct mem *m, uint64_t frame);
+/* The memory thread: makes huge pages of the chunks that are wanted. */
+void ram_make_huge(struct mem *m);
 /* Gives the host memory of frames back. They read as zero from then on. */
 void ram_give_back(struct mem *m, uint64_t first, uint64_t count);
 

@@ -4,11 +4,15 @@
  *
  *             private                                  of a file (memfd)
  *   why       KSM merges nothing else                  a page can be mapped a second time (mem_file)
- *   comes     by the host's faults, a huge page        by ram_bring_in, a huge page each, for hosts
- *             each where the host has one              hardly ever give any to files by themselves
+ *   comes     by the host's faults, a huge page        by ram_bring_in in runs, which the memory thread
+ *             each where the host has one              makes chunks of: hosts hardly ever give huge
+ *                                                      pages to files by themselves
  *   goes      MADV_DONTNEED                            MADV_REMOVE: a hole in the file
  *
- * Huge pages make a guest's cache misses a third cheaper and its first touches much cheaper.
+ * Huge pages make a guest's cache misses a third cheaper, and many first touches one. To ask for one
+ * (MADV_COLLAPSE) takes a third of a millisecond, but where other processors are busy the host's
+ * kernel waits several for them; so vCPUs do not ask, they take small pages, many with one call, until
+ * the huge one is there.
  *
  * Nothing is taken from the host before the guest touches it: neither kind is reserved.
  *
@@ -81,13 +85,17 @@ static void *map_file(struct mem *m)
 	if (m->file < 0)
 		return NULL;
 	m->chunks = calloc((m->ram + RAM_CHUNK_BYTES - 1) / RAM_CHUNK_BYTES, sizeof(*m->chunks));
-	void *p = m->chunks ? mmap(place_hint(), m->ram, PROT_READ | PROT_WRITE,
-				   MAP_SHARED | MAP_NORESERVE, m->file, 0)
-			    : MAP_FAILED;
+	m->runs = calloc(m->ram / RAM_RUN_BYTES, sizeof(*m->runs));
+	void *p = MAP_FAILED;
+	if (m->chunks && m->runs)
+		p = mmap(place_hint(), m->ram, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+			 m->file, 0);
 	if (p != MAP_FAILED)
 		return p;
 	free(m->chunks);
+	free(m->runs);
 	m->chunks = NULL;
+	m->runs = NULL;
 	close(m->file);
 	m->file = -1;
 	return NULL;
@@ -120,6 +128,7 @@ void ram_unmap(struct mem *m)
 	if (m->file >= 0)
 		close(m->file);
 	free(m->chunks);
+	free(m->runs);
 }
 
 /* A page in the balloon is the host's as long as the guest does not ask for that one. */
@@ -131,32 +140,95 @@ static bool any_ballooned(const struct mem *m, uint64_t first, uint64_t end)
 	return false;
 }
 
+/* Asks the memory thread for a huge page, unless it is asked. */
+static void want_huge(struct mem *m, uint64_t chunk)
+{
+	uint8_t small = RAM_SMALL;
+
+	if ((chunk + 1) * RAM_CHUNK_PAGES > m->pages ||
+	    !atomic_compare_exchange_strong(&m->chunks[chunk], &small, RAM_WANTED))
+		return;
+	pthread_mutex_lock(&m->lock);
+	if (m->wanted.count < RAM_WANTED_MAX)
+		m->wanted.chunk[m->wanted.count++] = chunk;
+	else
+		atomic_store(&m->chunks[chunk], RAM_SMALL); /* its next run asks again */
+	if (atomic_load(&m->asleep))
+		pthread_cond_signal(&m->wake);
+	pthread_mutex_unlock(&m->lock);
+}
+
 void ram_bring_in(struct mem *m, uint64_t frame)
 {
-	uint64_t first = frame - frame % RAM_CHUNK_PAGES;
-	uint64_t end = first + RAM_CHUNK_PAGES;
-	uint8_t *at = frame_host(m, first);
+	uint64_t first = frame - frame % RAM_RUN_PAGES;
+	uint64_t chunk = frame / RAM_CHUNK_PAGES;
 
-	if (any_ballooned(m, first, end < m->pages ? end : m->pages))
+	if (atomic_load(&m->chunks[chunk]) == RAM_HUGE ||
+	    any_ballooned(m, first, first + RAM_RUN_PAGES))
 		return;
-	/* One page has to be there for a huge one to be made of it, madvise(2). Others may write to the
-	 * chunk meanwhile, and one that has just come in may be in the way for a moment. */
-	if (end <= m->pages && madvise(at, MEM_PAGE_BYTES, MADV_POPULATE_WRITE) == 0)
-		for (unsigned n = 0; n < 2; n++) {
-			if (madvise(at, RAM_CHUNK_BYTES, MADV_COLLAPSE) == 0)
-				return;
-			if (errno != EAGAIN)
-				break;
-		}
-	/* Small pages, but with one call. Where this is not known either, each faults by itself. */
-	end = end < m->pages ? end : m->pages;
-	madvise(at, (end - first) << MEM_PAGE_SHIFT, MADV_POPULATE_WRITE);
+	/* Where this is not known, each page faults by itself. */
+	madvise(frame_host(m, first), RAM_RUN_PAGES << MEM_PAGE_SHIFT, MADV_POPULATE_WRITE);
+	want_huge(m, chunk);
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const uint64_t *p = a, *q = b;
+
+	return (*p > *q) - (*p < *q);
+}
+
+/* Tries to have one huge page each for n chunks, with one call. Those that are refused stay small. */
+static void make_huge(struct mem *m, uint64_t chunk, unsigned n)
+{
+	void *at = frame_host(m, chunk * RAM_CHUNK_PAGES);
+	bool made = madvise(at, n * (size_t)RAM_CHUNK_BYTES, MADV_COLLAPSE) == 0;
+
+	/* A page that has just come in may be in the way for a moment. */
+	if (!made && n == 1 && errno == EAGAIN)
+		made = madvise(at, RAM_CHUNK_BYTES, MADV_COLLAPSE) == 0;
+	for (unsigned k = 0; k < n; k++)
+		if (made || n == 1)
+			atomic_store(&m->chunks[chunk + k], made ? RAM_HUGE : RAM_REFUSED);
+		else
+			make_huge(m, chunk + k, 1);
+}
+
+void ram_make_huge(struct mem *m)
+{
+	uint64_t chunk[RAM_WANTED_MAX];
+	unsigned n = 0, end, count;
+
+	pthread_mutex_lock(&m->lock);
+	count = m->wanted.count;
+	for (unsigned k = 0; k < count; k++)
+		chunk[k] = m->wanted.chunk[k];
+	m->wanted.count = 0;
+	pthread_mutex_unlock(&m->lock);
+	qsort(chunk, count, sizeof(*chunk), by_number);
+	for (unsigned at = 0; at < count; at++) {
+		uint64_t first = chunk[at] * RAM_CHUNK_PAGES;
+		if (any_ballooned(m, first, first + RAM_CHUNK_PAGES))
+			atomic_store(&m->chunks[chunk[at]], RAM_REFUSED);
+		else
+			chunk[n++] = chunk[at];
+	}
+	for (unsigned at = 0; at < n && atomic_load(&m->huge); at = end) {
+		for (end = at + 1; end < n && chunk[end] == chunk[end - 1] + 1;)
+			end++;
+		make_huge(m, chunk[at], end - at);
+	}
 }
 
 void ram_give_back(struct mem *m, uint64_t first, uint64_t count)
 {
 	madvise(frame_host(m, first), count << MEM_PAGE_SHIFT,
 		m->file < 0 ? MADV_DONTNEED : MADV_REMOVE);
+	if (!m->chunks)
+		return;
+	uint64_t last = (first + count - 1) / RAM_CHUNK_PAGES;
+	for (uint64_t c = first / RAM_CHUNK_PAGES; c <= last; c++)
+		atomic_store(&m->chunks[c], RAM_SMALL);
 }
 
 int mem_file(const struct mem *m, const void *host, uint64_t *offset)

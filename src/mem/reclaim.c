@@ -418,7 +418,7 @@ static void wait_for_work(struct mem *m)
 	unsigned period = atomic_load(&m->tracer.fn) ? atomic_load(&m->tracer.period_ms) : 0;
 
 	atomic_store(&m->asleep, true);
-	if (!m->stress && !m->kicked && !m->discards && !m->log_sync &&
+	if (!m->stress && !m->kicked && !m->discards && !m->log_sync && !m->wanted.count &&
 	    !atomic_load(&m->stopping) &&
 	    (m->stuck || atomic_load(&m->present) < atomic_load(&m->wake_pages))) {
 		in_ms(&until, period ? period : 1000);
@@ -465,6 +465,8 @@ static void *memory_thread(void *opaque)
 			return NULL;
 		if (atomic_load(&m->huge) && atomic_load(&m->limit_pages) != UINT64_MAX)
 			give_up_huge_pages(m);
+		if (m->chunks)
+			ram_make_huge(m);
 		if (atomic_load(&m->tracer.fn))
 			mem_ask(m, MEM_ASK_ALL);
 		see_to_generation(m);

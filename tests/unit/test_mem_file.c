@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Guest memory that is a file's: pages are mapped a second time, come in chunks and are given back. */
-#include <errno.h>
-#include <fcntl.h>
+/* Guest memory that is a file's: pages are mapped a second time, come in runs and are given back. */
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -19,6 +15,7 @@
 
 #define MIB (UINT64_C(1) << 20)
 #define CHUNK (2 * MIB)
+#define RUN (MIB / 16)
 enum { RAM_MIB = 65 /* the last chunk is half a one */ };
 
 static struct mem *make(void)
@@ -145,9 +142,10 @@ static void what_is_discarded_is_the_hosts(void **unused)
 	mem_destroy(m);
 }
 
-static void chunks_come_with_their_first_page(void **unused)
+/* A run of 64 KiB comes with its first page, and soon after, where the memory thread runs, a huge page. */
+static void more_comes_with_the_first_page(void **unused)
 {
-	struct mem_range chunk = {4 * CHUNK, CHUNK}, part = {CHUNK, 16 * MEM_PAGE_BYTES};
+	struct mem_range chunk = {4 * CHUNK, CHUNK}, part = {CHUNK, 3 * RUN};
 	struct mem *m = make();
 	char byte = 1;
 
@@ -158,23 +156,60 @@ static void chunks_come_with_their_first_page(void **unused)
 		mem_destroy(m);
 		skip();
 	}
-	assert_int_equal(mem_resident_bytes(m), CHUNK);
+	assert_int_equal(mem_resident_bytes(m), RUN);
 	assert_int_equal(present(m), 1);
-	/* The last one ends with RAM. */
 	mem_write(m, RAM_MIB * MIB - 1, &byte, 1);
-	assert_int_equal(mem_resident_bytes(m), CHUNK + MIB);
-	/* All of a chunk has left: it comes as a whole again; but not what is in the balloon. */
+	assert_int_equal(mem_resident_bytes(m), 2 * RUN);
+	/* All of a run has left: it comes as a whole again; but not where a page is in the balloon. */
 	assert_int_equal(mem_discard(m, &chunk, 1, false, NULL, NULL), 0);
 	mem_write(m, 4 * CHUNK, &byte, 1);
-	assert_int_equal(mem_resident_bytes(m), CHUNK + MIB);
+	assert_int_equal(mem_resident_bytes(m), 2 * RUN);
 	assert_int_equal(mem_discard(m, &part, 1, true, NULL, NULL), 0);
 	mem_write(m, CHUNK, &byte, 1);
-	assert_int_equal(mem_resident_bytes(m), CHUNK + MIB + MEM_PAGE_BYTES);
+	assert_int_equal(mem_resident_bytes(m), 2 * RUN + MEM_PAGE_BYTES);
 	assert_int_equal(present(m), 3);
 	mem_destroy(m);
 }
 
-static void no_chunks_under_a_limit(void **unused)
+static void chunks_become_huge(void **unused)
+{
+	struct mem_config c = {0};
+	struct mem_range part = {CHUNK, RUN};
+	struct mem *m = make();
+	struct error err;
+	char byte = 1, back;
+	unsigned ms = 0;
+
+	(void)unused;
+	assert_int_equal(mem_start(m, &c, &err), 0);
+	for (uint64_t gpa = 0; gpa < RAM_MIB * MIB; gpa += CHUNK)
+		mem_write(m, gpa + RUN, &byte, 1);
+	/* All but the last, which is half a one. */
+	while (mem_resident_bytes(m) < (RAM_MIB - 1) * MIB + RUN && ms++ < 5000)
+		usleep(1000);
+	if (mem_resident_bytes(m) < (RAM_MIB - 1) * MIB + RUN) {
+		print_message("skipped: the host gives no huge pages for files\n");
+		mem_destroy(m);
+		skip();
+	}
+	assert_int_equal(present(m), RAM_MIB / 2 + 1);
+	for (uint64_t gpa = 0; gpa < RAM_MIB * MIB; gpa += CHUNK) {
+		mem_read(m, gpa + RUN, &back, 1);
+		assert_int_equal(back, 1);
+	}
+	/* A part of one leaves. */
+	mem_write(m, CHUNK, &byte, 1);
+	assert_int_equal(mem_discard(m, &part, 1, true, NULL, NULL), 0);
+	for (ms = 0; present(m) > RAM_MIB / 2 + 1 && ms < 5000; ms++)
+		usleep(1000);
+	mem_read(m, CHUNK, &back, 1);
+	assert_int_equal(back, 0);
+	mem_read(m, CHUNK + RUN, &back, 1);
+	assert_int_equal(back, 1);
+	mem_destroy(m);
+}
+
+static void nothing_more_comes_under_a_limit(void **unused)
 {
 	struct mem_config c = {.limit_bytes = 16 * MIB};
 	struct mem *m = make();
@@ -218,8 +253,9 @@ int main(void)
 		cmocka_unit_test(only_ram_of_a_file_is_told),
 		cmocka_unit_test(discarded_pages_are_zero_in_both),
 		cmocka_unit_test(what_is_discarded_is_the_hosts),
-		cmocka_unit_test(chunks_come_with_their_first_page),
-		cmocka_unit_test(no_chunks_under_a_limit),
+		cmocka_unit_test(more_comes_with_the_first_page),
+		cmocka_unit_test(chunks_become_huge),
+		cmocka_unit_test(nothing_more_comes_under_a_limit),
 		cmocka_unit_test(limit_on_files_is_no_obstacle),
 	};
 
