@@ -55,11 +55,10 @@ static void make_canaries(const struct box *b)
 	static const uint64_t at[] = {0x10000,	  0x20000,    0x100000,	  0x200000,   0x400000,
 				      0x40000000, 0x50000000, 0x500c0000, 0x60000000, 0x80000000,
 				      0xc0000000, 0xfee00000, 0x100000000};
-	static const uint64_t in_slice[] = {LAYOUT_BASE + LAYOUT_GUARD,
-					    LAYOUT_BASE + 2 * LAYOUT_GUARD,
-					    LAYOUT_BASE + (LAYOUT_END - LAYOUT_BASE) / 2,
-					    LAYOUT_END - 2 * LAYOUT_GUARD,
-					    LAYOUT_END - LAYOUT_GUARD - CANARY_BYTES};
+	static const uint64_t in_slice[] = {
+		LAYOUT_BASE + LAYOUT_GUARD, LAYOUT_BASE + 2 * LAYOUT_GUARD,
+		LAYOUT_BASE + (LAYOUT_END - LAYOUT_BASE) / 2, LAYOUT_END - 2 * LAYOUT_GUARD,
+		LAYOUT_END - LAYOUT_GUARD - CANARY_BYTES};
 	const bool window = layout_is_own(&(struct layout_taken){0}, NULL);
 	const uint64_t *where = window ? in_slice : at;
 	const size_t count = window ? sizeof(in_slice) / sizeof(in_slice[0])

@@ -75,7 +75,7 @@ enum {
 	MODE_KEY_TSD = 512,  /* RDTSC is not allowed */
 	MODE_KEY_VALID = 1024,
 	MODE_KEY_WINDOW = 8192, /* operands are reached in the window (window.c) */
-	MODE_KEY_X87 = 4096, /* x87 may be used, masks everything, and nothing is pending */
+	MODE_KEY_X87 = 4096,	/* x87 may be used, masks everything, and nothing is pending */
 };
 
 struct bt_block;
@@ -166,7 +166,8 @@ struct bt_block {
 	const struct reloc *reloc;
 	const struct bt_site *site;
 	uint16_t sites;
-	uint32_t next_near; /* of those that begin in the same part of the code (window.c), + 1; 0: none */
+	uint32_t
+		next_near; /* of those that begin in the same part of the code (window.c), + 1; 0: none */
 	struct bt_block *next_template;
 	struct bt_block *next_hash;
 	struct bt_block *next_in_gpa_page;
@@ -199,7 +200,7 @@ struct bt_thunks {
 	/* Load vector state, or x87 and vector state, where none is loaded; bt.resume = where to go
 	 * on. They leave the flags alone. */
 	const void *load_vec, *load_x87;
-	const void *window; /* a fault in the window: bt.fault says which */
+	const void *window;	/* a fault in the window: bt.fault says which */
 	const void *reload_x87; /* x87 and vector state, whatever is loaded; clobbers flags */
 	/* By mode: an indirect jump to r11; what an empty shadow stack is full of (shadow.c). */
 	const void *dispatch[BT_MODES], *stray[BT_MODES], *stray_last[BT_MODES];
@@ -283,7 +284,7 @@ struct bt {
 	bool has_avx, has_bmi2;
 	struct bt_stress stress;
 	struct bt_window *window; /* NULL: there is none */
-	FILE *perf_map; /* with --perf-map */
+	FILE *perf_map;		  /* with --perf-map */
 };
 
 /* ---- translate.c ---- */

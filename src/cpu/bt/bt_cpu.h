@@ -78,7 +78,7 @@ struct bt_cpu {
 	 * no page in RAM; they will do so again. */
 	struct {
 		const void *access; /* of a missed access, or the instruction that faulted */
-		uint32_t flushes; /* bt.flushes when it was decoded */
+		uint32_t flushes;   /* bt.flushes when it was decoded */
 		struct insn insn;
 	} slow[BT_SLOW];
 

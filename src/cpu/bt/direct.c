@@ -211,8 +211,8 @@ bool direct_load_target(struct trans *t, const struct item *it)
 	};
 	direct_check(t, &operand, it->rip);
 	emit_homes_in(t, it->address & HOME_MASK);
-	e_lea(e, true, T_ADDR, i->base < GPR_NR ? i->base : 0xff, i->index < GPR_NR ? i->index : 0xff,
-	      i->scale, (int32_t)i->disp);
+	e_lea(e, true, T_ADDR, i->base < GPR_NR ? i->base : 0xff,
+	      i->index < GPR_NR ? i->index : 0xff, i->scale, (int32_t)i->disp);
 	note_site(t, it);
 	e_load_base(e, T_ADDR, T_ADDR, 0);
 	return true;

@@ -90,7 +90,8 @@ void emit_rewritten(struct emit *e, const struct item *it, enum addressing how, 
 {
 	const struct encoding *at = &it->at;
 	const struct operand o = find_operand(it, how, disp);
-	const bool base = o.base != REG_NONE && o.base > 7, index = o.index != REG_NONE && o.index > 7;
+	const bool base = o.base != REG_NONE && o.base > 7,
+		   index = o.index != REG_NONE && o.index > 7;
 
 	if (at->vex != NO_VEX) {
 		emit_vex(e, it, index, base);

@@ -38,10 +38,11 @@
  * found running for four times as long before it has another.
  */
 enum {
-	PAGES = 24576, /* at most; a mapping each, of which the host allows 65,530 */
-	HASH = 1 << 16,
-	RUN = 16,     /* pages that come in at a time, this many on each side */
-	GRANULE = 256, /* bytes of code, in the table of blocks */
+	PAGES = 1 << 18, /* at most */
+	HASH = 1 << 18,
+	MAPS = 20000,	/* mappings made; each may leave two, and the host allows 65,530 */
+	RUN = 16,	/* pages that come in with one, at most so many on each side */
+	GRANULE = 256,	/* bytes of code, in the table of blocks */
 	HITS = 4,	/* interrupts in a row that make an address space the window's */
 	HITS_MAX = 256, /* or that are asked of one which it did not pay for */
 	/* What the window may cost, counted in pages brought in, some 8 us each: in the beginning, for each
@@ -49,7 +50,7 @@ enum {
 	CREDIT = 1000,
 	CREDIT_TICK = 40,
 	CREDIT_MAX = 4000,
-	LOOKS = 32, /* pages looked at again cost as much as one brought in */
+	LOOKS = 128, /* pages looked at again cost as much as one brought in */
 	KNOWN = 8,
 	OWNER_HITS = 16, /* interrupts that find another running, before the owner loses it */
 };
@@ -63,7 +64,7 @@ struct window_page {
 	uint32_t gpfn; /* guest-physical page */
 	uint32_t next; /* of the same hash, + 1 */
 	uint32_t next_written;
-	bool write;
+	bool write, stay;
 };
 
 struct bt_window {
@@ -74,8 +75,9 @@ struct bt_window {
 	bool stale; /* the page tables may have changed */
 
 	struct window_page *page;
-	struct window_page **gone;
+	struct window_page **wrong;   /* for make_right */
 	uint32_t pages, unused, live; /* ever used; a chain of those given back, + 1; in use */
+	uint32_t maps;
 	uint32_t *hash;
 	uint32_t *written; /* by guest-physical page: where it may be written to, + 1, chained */
 	uint64_t gpfns;
@@ -102,7 +104,7 @@ struct bt_window {
 
 static uint32_t *slot_of(struct bt_window *w, uint64_t gva)
 {
-	return &w->hash[(gva >> MEM_PAGE_SHIFT) * UINT64_C(0x9e3779b97f4a7c15) >> 48];
+	return &w->hash[(gva >> MEM_PAGE_SHIFT) * UINT64_C(0x9e3779b97f4a7c15) >> 46];
 }
 
 static struct window_page *find_page(struct bt_window *w, uint64_t gva)
@@ -170,13 +172,13 @@ static void drop_all(struct bt_window *w)
 			*slot_of(w, w->page[n].gva) = 0;
 			forget_written(w, &w->page[n]);
 		}
-	w->pages = w->unused = w->live = 0;
+	w->pages = w->unused = w->live = w->maps = 0;
 }
 
 static bool is_ours(const struct bt_window *w, uint64_t gva)
 {
-	return gva >= WINDOW_LOW && gva < WINDOW_END &&
-	       (gva < LAYOUT_BASE || gva >= LAYOUT_END) && (gva < w->stack.start || gva >= w->stack.end);
+	return gva >= WINDOW_LOW && gva < WINDOW_END && (gva < LAYOUT_BASE || gva >= LAYOUT_END) &&
+	       (gva < w->stack.start || gva >= w->stack.end);
 }
 
 static struct window_page *new_page(struct bt_window *w, uint64_t gva)
@@ -218,67 +220,155 @@ struct right {
 	uint64_t gpa, hva;
 };
 
-static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva)
+/* What leads to the pages of one region of 2 MiB, so that neighbours need no walk each. */
+struct region {
+	uint64_t gva; /* of the region, + 1; 0: none yet */
+	bool large;   /* one page, or part of one */
+	bool read, write;
+	uint64_t gpa;	    /* of a large one */
+	const uint64_t *pt; /* else its table; NULL: there is none */
+};
+enum { REGION = 2 << 20, PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 0x20, PTE_D = 0x40 };
+
+static void look_at_region(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct region *g)
 {
 	struct mmu_mode mode;
 	struct mmu_look l;
 	enum mem_kind kind;
 
+	*g = (struct region){.gva = (gva & -(uint64_t)REGION) + 1, .write = true};
 	mmu_mode_of(&mode, &c->s);
 	mode.cr3 = cr3;
 	mmu_look(c->mem, &mode, gva, &l);
-	if (l.end != MMU_LOOK_MAPPED || l.changing || !l.user || !l.accessed)
+	if (l.paging != MMU_PAGING_4LEVEL || l.changing)
+		return;
+	if (l.end == MMU_LOOK_MAPPED && l.page_shift > MEM_PAGE_SHIFT) {
+		g->large = true;
+		g->read = l.user && l.accessed;
+		g->write = l.writable && l.dirty;
+		g->gpa = l.gpa & -(uint64_t)REGION;
+		return;
+	}
+	if (l.levels < MMU_LOOK_LEVELS)
+		return;
+	g->read = true;
+	for (unsigned n = 0; n + 1 < MMU_LOOK_LEVELS; n++) {
+		g->read &= (l.level[n].entry & PTE_U) != 0;
+		g->write &= (l.level[n].entry & PTE_W) != 0;
+	}
+	g->pt = (const uint64_t *)mem_page(c->mem, l.level[MMU_LOOK_LEVELS - 1].table, false,
+					   &kind);
+}
+
+static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct region *g)
+{
+	enum mem_kind kind;
+	uint64_t gpa = 0;
+	bool write;
+
+	if (g->gva != (gva & -(uint64_t)REGION) + 1)
+		look_at_region(c, cr3, gva, g);
+	if (!g->read)
 		return (struct right){0};
-	const uint64_t gpa = l.gpa & PAGE_MASK;
+	if (g->large) {
+		gpa = g->gpa + gva % REGION;
+		write = g->write;
+	} else {
+		const uint64_t e = !g->pt ? 0
+					  : __atomic_load_n(&g->pt[gva / MEM_PAGE_BYTES % 512],
+							    __ATOMIC_RELAXED);
+		if ((e & (PTE_P | PTE_U | PTE_A)) != (PTE_P | PTE_U | PTE_A))
+			return (struct right){0};
+		gpa = e & ((UINT64_C(1) << 52) - MEM_PAGE_BYTES);
+		write = g->write && (e & (PTE_W | PTE_D)) == (PTE_W | PTE_D);
+	}
+	gpa &= PAGE_MASK;
+	if (gpa >> MEM_PAGE_SHIFT >= c->translator->gpa_pages) /* reserved bits, too */
+		return (struct right){0};
 	const uint8_t *hva = mem_page(c->mem, gpa, false, &kind);
-	if (!hva || kind != MEM_RAM || gpa >> MEM_PAGE_SHIFT >= c->translator->gpa_pages)
+	if (!hva || kind != MEM_RAM)
 		return (struct right){0};
 	return (struct right){
 		.read = true,
-		.write = l.writable && l.dirty && mem_may_write(c->mem, gpa) &&
-			 !blocks_page_is_code(c, gpa) && !bt_has_code(c->translator, gpa),
+		.write = write && mem_may_write(c->mem, gpa) && !blocks_page_is_code(c, gpa) &&
+			 !bt_has_code(c->translator, gpa),
 		.gpa = gpa,
 		.hva = (uint64_t)hva,
 	};
 }
 
-/* The neighbours of a page, on one side, that can be mapped in one piece with it. */
-static unsigned alike(struct soft_cpu *c, struct bt_window *w, uint64_t gva, const struct right *of,
-		      int64_t step)
-{
-	unsigned n = 0;
+/* Pages that come in with one that is asked for: as far as they can be mapped in one piece with it. */
+struct run {
+	uint64_t gva, gpa, hva;
+	unsigned pages;
+	bool write;
+};
 
-	while (n < RUN) {
-		const int64_t by = step * (int64_t)(n + 1) * MEM_PAGE_BYTES;
-		const uint64_t at = gva + (uint64_t)by;
-		if (!is_ours(w, at) || find_page(w, at))
-			break;
-		const struct right r = look(c, w->cr3, at);
-		if (!r.read || r.write != of->write || r.gpa != of->gpa + (uint64_t)by ||
-		    r.hva != of->hva + (uint64_t)by)
-			break;
-		n++;
-	}
-	return n;
+static bool goes_with(struct soft_cpu *c, const struct bt_window *w, const struct run *run,
+		      int64_t pages, struct region *g)
+{
+	const uint64_t by = (uint64_t)pages * MEM_PAGE_BYTES, at = run->gva + by;
+
+	if (!is_ours(w, at))
+		return false;
+	const struct right r = look(c, w->cr3, at, g);
+	return r.read && r.write == run->write && r.gpa == run->gpa + by && r.hva == run->hva + by;
 }
 
-/* Maps the page, and what goes with it. */
-static bool map(struct soft_cpu *c, struct bt_window *w, uint64_t gva, const struct right *r)
+/* By up to so many pages, in front of the run and behind it; over pages that are there only if told. */
+static void extend(struct soft_cpu *c, struct bt_window *w, struct run *run, unsigned before,
+		   unsigned after, bool over)
 {
-	const unsigned before = alike(c, w, gva, r, -1), after = alike(c, w, gva, r, 1);
-	const uint64_t back = (uint64_t)before * MEM_PAGE_BYTES;
-	uint64_t offset;
-	const int fd = mem_file(w->mem, (const void *)(r->hva - back), &offset);
+	struct region g = {0};
 
-	if (w->live + before + after + 1 > PAGES)
+	for (unsigned n = 0;
+	     n < after &&
+	     (over || !find_page(w, run->gva + run->pages * (uint64_t)MEM_PAGE_BYTES)) &&
+	     goes_with(c, w, run, run->pages, &g);
+	     n++)
+		run->pages++;
+	for (unsigned n = 0; n < before && (over || !find_page(w, run->gva - MEM_PAGE_BYTES)) &&
+			     goes_with(c, w, run, -1, &g);
+	     n++) {
+		run->gva -= MEM_PAGE_BYTES;
+		run->gpa -= MEM_PAGE_BYTES;
+		run->hva -= MEM_PAGE_BYTES;
+		run->pages++;
+	}
+}
+
+/* All of a page of 2 MiB where the guest has one, for which the host may have one as well; else a few. */
+static void find_run(struct soft_cpu *c, struct bt_window *w, struct run *run)
+{
+	const unsigned all = REGION / MEM_PAGE_BYTES,
+		       before = (unsigned)(run->gva % REGION / MEM_PAGE_BYTES);
+	const struct run one = *run;
+	struct region g = {0};
+
+	look(c, w->cr3, run->gva, &g);
+	if (g.large) {
+		extend(c, w, run, before, all - 1 - before, true);
+		if (run->pages == all)
+			return;
+		*run = one;
+	}
+	extend(c, w, run, RUN, RUN, false);
+}
+
+static bool map(struct bt_window *w, const struct run *run)
+{
+	const size_t bytes = run->pages * (size_t)MEM_PAGE_BYTES;
+	uint64_t offset;
+	const int fd = mem_file(w->mem, (const void *)run->hva, &offset);
+
+	if (w->live + run->pages > PAGES || w->maps == MAPS)
 		drop_all(w);
-	if (mmap((void *)(gva - back), (before + after + 1) * (size_t)MEM_PAGE_BYTES,
-		 r->write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd,
-		 (off_t)offset) == MAP_FAILED)
+	w->maps++;
+	if (mmap((void *)run->gva, bytes, run->write ? PROT_READ | PROT_WRITE : PROT_READ,
+		 MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, (off_t)offset) == MAP_FAILED)
 		return false;
-	for (unsigned n = 0; n < before + after + 1; n++)
-		note_page(w, gva - back + n * (uint64_t)MEM_PAGE_BYTES,
-			  r->gpa - back + n * (uint64_t)MEM_PAGE_BYTES, r->write);
+	for (size_t by = 0; by < bytes; by += MEM_PAGE_BYTES)
+		note_page(w, run->gva + by, run->gpa + by, run->write);
 	return true;
 }
 
@@ -295,16 +385,21 @@ static bool bring_in(struct soft_cpu *c, struct bt_window *w, uint64_t gva, bool
 			return false;
 	}
 	const uint64_t page = gva & PAGE_MASK;
-	const struct right r = {
-		.read = true, .write = e->write == page, .gpa = e->gpa & PAGE_MASK, .hva = e->hva};
+	struct run run = {.gva = page,
+			  .gpa = e->gpa & PAGE_MASK,
+			  .hva = e->hva,
+			  .pages = 1,
+			  .write = e->write == page};
 	const struct window_page *p = find_page(w, page);
 	uint64_t offset;
 
-	if (r.gpa >> MEM_PAGE_SHIFT >= w->gpfns || mem_file(w->mem, (const void *)r.hva, &offset) < 0)
+	if (run.gpa >> MEM_PAGE_SHIFT >= w->gpfns ||
+	    mem_file(w->mem, (const void *)run.hva, &offset) < 0)
 		return false;
-	if (p && p->gpfn == r.gpa >> MEM_PAGE_SHIFT && (p->write || !write))
+	if (p && p->gpfn == run.gpa >> MEM_PAGE_SHIFT && (p->write || !write))
 		return false; /* it is there: something else is wrong with the access */
-	return map(c, w, page, &r);
+	find_run(c, w, &run);
+	return map(w, &run);
 }
 
 static int by_gva(const void *a, const void *b)
@@ -315,30 +410,42 @@ static int by_gva(const void *a, const void *b)
 	return x->gva < y->gva ? -1 : x->gva > y->gva;
 }
 
-/* Takes out pages that are not as the page tables have them any more, runs at a time. Returns how many. */
+/* Takes from pages what the page tables do not give any more, runs at a time. Returns how many mappings
+ * that took. */
 static uint32_t make_right(struct soft_cpu *c, struct bt_window *w)
 {
-	struct window_page **gone = w->gone;
-	uint32_t count = 0;
+	struct window_page **wrong = w->wrong;
+	struct region g = {0};
+	uint32_t count = 0, runs = 0;
 
 	w->stale = false;
 	for (uint32_t n = 0; n < w->pages; n++) {
 		struct window_page *p = &w->page[n];
 		if (!p->gva)
 			continue;
-		const struct right r = look(c, w->cr3, p->gva);
-		if (!r.read || r.gpa >> MEM_PAGE_SHIFT != p->gpfn || (p->write && !r.write))
-			gone[count++] = p;
+		const struct right r = look(c, w->cr3, p->gva, &g);
+		p->stay = r.read && r.gpa >> MEM_PAGE_SHIFT == p->gpfn;
+		if (!p->stay || (p->write && !r.write))
+			wrong[count++] = p;
 	}
-	qsort(gone, count, sizeof(gone[0]), by_gva);
-	for (uint32_t n = 0; n < count;) {
-		const uint64_t from = gone[n]->gva;
+	qsort(wrong, count, sizeof(wrong[0]), by_gva);
+	for (uint32_t n = 0; n < count; runs++) {
+		const uint64_t from = wrong[n]->gva;
+		const bool stay = wrong[n]->stay;
 		uint64_t to = from;
-		for (; n < count && gone[n]->gva == to; n++, to += MEM_PAGE_BYTES)
-			forget_page(w, gone[n]);
-		unmap(from, to - from);
+		for (; n < count && wrong[n]->gva == to && wrong[n]->stay == stay;
+		     n++, to += MEM_PAGE_BYTES) {
+			forget_written(w, wrong[n]);
+			wrong[n]->write = false;
+			if (!stay)
+				forget_page(w, wrong[n]);
+		}
+		if (stay)
+			mprotect((void *)from, to - from, PROT_READ);
+		else
+			unmap(from, to - from);
 	}
-	return count;
+	return runs;
 }
 
 /* ---- whose it is ---- */
@@ -447,8 +554,8 @@ bool bt_window_is_open(struct soft_cpu *c)
 		return false;
 	if (!w->stale)
 		return true;
-	const uint32_t looks = w->live, gone = make_right(c, w);
-	return pays(c, looks / LOOKS + gone);
+	const uint32_t looks = w->live, runs = make_right(c, w);
+	return pays(c, looks / LOOKS + runs);
 }
 
 /* ---- what takes pages out ---- */
@@ -565,7 +672,7 @@ bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 				.at = at,
 				.rip = bt->pages[b->page].gva + b->offset + s->rip,
 				.gva = info->si_code == SI_KERNEL ? UINT64_MAX
-								   : (uint64_t)info->si_addr,
+								  : (uint64_t)info->si_addr,
 				.r10 = (uint64_t)r[REG_R10],
 				.r11 = (uint64_t)r[REG_R11],
 				.flags = (uint64_t)r[REG_EFL],
@@ -623,8 +730,8 @@ int bt_window_create(struct bt *bt, struct mem *mem, struct error *err)
 	w->hash = map_lazily(HASH * sizeof(*w->hash));
 	w->written = map_lazily(w->gpfns * sizeof(*w->written));
 	w->near = map_lazily(w->granules * sizeof(*w->near));
-	w->gone = map_lazily(PAGES * sizeof(struct window_page *));
-	if (w->gone && w->page && w->hash && w->written && w->near)
+	w->wrong = map_lazily(PAGES * sizeof(struct window_page *));
+	if (w->wrong && w->page && w->hash && w->written && w->near)
 		return 0;
 	bt_window_destroy(bt);
 	return error_set(err, -ENOMEM, "bt: out of memory");
@@ -643,7 +750,7 @@ void bt_window_destroy(struct bt *bt)
 	if (!w)
 		return;
 	drop_all(w);
-	unmap_table(w->gone, PAGES * sizeof(struct window_page *));
+	unmap_table(w->wrong, PAGES * sizeof(struct window_page *));
 	unmap_table(w->page, PAGES * sizeof(*w->page));
 	unmap_table(w->hash, HASH * sizeof(*w->hash));
 	unmap_table(w->written, w->gpfns * sizeof(*w->written));
