@@ -8,7 +8,8 @@
  * what it is then, it knows from a word in its environment, which also says what the limit was. It takes
  * the word away and sets the limit back before anything else.
  *
- * Left over is the initial stack, which is at the top whatever one does: layout_stack.c.
+ * Left over is the initial stack, which is at the top whatever one does: layout_stack.c. So is the vdso
+ * of older kernels (6.1): layout_vdso.c.
  */
 #include "base/layout.h"
 
@@ -63,47 +64,32 @@ struct survey {
 	char stray_name[64];
 };
 
-static void survey_line(struct survey *s, const char *line)
+static void survey_mapping(const struct layout_mapping *m, void *opaque)
 {
-	uint64_t start, end;
-	char access[5] = "";
-	int name = 0;
+	struct survey *s = opaque;
 
-	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %*s %*s %*s %n", &start, &end, access,
-		   &name) < 3)
-		return;
-	if (!strncmp(line + name, "[stack]", 7)) {
-		s->stack = (struct layout_taken){start, end};
-		s->stack_hidden = !strncmp(access, "---", 3);
+	if (!strncmp(m->name, "[stack]", 7)) {
+		s->stack = m->at;
+		s->stack_hidden = !strncmp(m->access, "---", 3);
 		return;
 	}
-	if (start >> 63)
+	if (m->at.start >> 63)
 		return;
-	if (start < s->lowest)
-		s->lowest = start;
-	if (!s->stray && !in_slice(start, end)) {
-		s->stray = start;
-		snprintf(s->stray_name, sizeof(s->stray_name), "%.*s",
-			 (int)strcspn(line + name, "\n"), line + name);
+	if (m->at.start < s->lowest)
+		s->lowest = m->at.start;
+	if (!s->stray && !in_slice(m->at.start, m->at.end)) {
+		s->stray = m->at.start;
+		snprintf(s->stray_name, sizeof(s->stray_name), "%s", m->name);
 	}
 }
 
 static int survey(struct survey *s, struct error *err)
 {
-	FILE *f = fopen("/proc/self/maps", "re");
-	char *line = NULL;
-	size_t room = 0;
-
 	*s = (struct survey){.lowest = UINT64_MAX};
-	if (!f)
-		return error_set(err, -errno, "/proc/self/maps: %s", strerror(errno));
-	while (getline(&line, &room, f) > 0)
-		survey_line(s, line);
-	free(line);
-	fclose(f);
-	if (!s->stack.end)
-		return error_set(err, -ENOENT, "/proc/self/maps: it has no [stack]");
-	return 0;
+	int r = layout_each_mapping(survey_mapping, s, err);
+	if (r == 0 && !s->stack.end)
+		r = error_set(err, -ENOENT, "/proc/self/maps: it has no [stack]");
+	return r;
 }
 
 bool layout_is_own(struct layout_taken *stack, struct error *err)
@@ -193,12 +179,16 @@ static void exec_again(struct note *n, rlim_t hard, char **argv)
 	setrlimit(RLIMIT_STACK, &was);
 }
 
-/* Older kernels put the vdso above the initial stack, where no limit reaches it. */
-static bool vdso_is_high(void)
+/* What is mapped, after the vdso, if it is above the stack, has moved to the end of the slice: as far below
+ * it as it was below the end of all, so that it is where chance put it, and after all libraries, as before. */
+static int survey_moved(struct survey *s, char **argv)
 {
-	int on_stack;
+	int r = survey(s, &why);
 
-	return getauxval(AT_SYSINFO_EHDR) > (uintptr_t)&on_stack;
+	if (r < 0 || getauxval(AT_SYSINFO_EHDR) < s->stack.end)
+		return r;
+	r = layout_move_vdso(LAYOUT_END - LAYOUT_GUARD - USER_END, argv, &why);
+	return r < 0 ? r : survey(s, &why);
 }
 
 /* Where the note's string is the last of the environment, it ends before that. */
@@ -233,7 +223,7 @@ int layout_run(int (*fn)(int, char **), int argc, char **argv)
 		return fn(argc, argv);
 	if (take_note(&n, limit.rlim_cur)) {
 		set_back(&n, limit.rlim_max);
-		if (survey(&s, &why) < 0)
+		if (survey_moved(&s, argv) < 0)
 			return fn(argc, argv);
 		if (is_placed(&s)) {
 			c.old = s.stack;
@@ -244,9 +234,7 @@ int layout_run(int (*fn)(int, char **), int argc, char **argv)
 		n = (struct note){.soft = limit.rlim_cur};
 		prctl(PR_GET_NAME, n.name);
 	}
-	if (vdso_is_high())
-		error_set(&why, -ENOSYS, "this kernel places the vdso beside the stack");
-	else if (n.turn < TURNS)
+	if (n.turn < TURNS)
 		exec_again(&n, limit.rlim_max, argv);
 	return fn(argc, argv);
 }

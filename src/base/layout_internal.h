@@ -4,6 +4,37 @@
 
 #include "base/layout.h"
 
+/* A line of /proc/self/maps. */
+struct layout_mapping {
+	struct layout_taken at;
+	char access[5];	  /* "rw-p" */
+	const char *name; /* "": none */
+};
+
+/* Returns 0, or a negative errno and *err. */
+int layout_each_mapping(void (*each)(const struct layout_mapping *, void *), void *opaque,
+			struct error *err);
+
+/* Memory that has moved, [from, end), and how far. */
+struct layout_move {
+	uintptr_t from, end, delta;
+};
+
+bool layout_points_there(const struct layout_move *m, uintptr_t word);
+
+/* Makes the words in [at, end) that point to where the memory was point to where it is. */
+void layout_turn_words(const struct layout_move *m, uintptr_t at, uintptr_t end);
+
+/* The same for the data of the program and its libraries, also where that is read-only by now. */
+void layout_turn_objects(const struct layout_move *m);
+
+/*
+ * Moves the vdso, with the data that belongs to it, by delta, to where nothing may be mapped. argv is what
+ * the kernel put on the stack, with the auxiliary vector after it. Called on the initial stack, by the only
+ * thread. Without a vdso there is nothing to do. Returns 0, or a negative errno and *err.
+ */
+int layout_move_vdso(uintptr_t delta, char **argv, struct error *err);
+
 /* What runs on the new stack. */
 struct layout_call {
 	int (*fn)(int, char **);

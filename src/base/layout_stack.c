@@ -13,10 +13,12 @@
  *   new stack   guard [ ........... fn runs | argc argv[] environ[] auxv[] strings ]
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -25,12 +27,7 @@
 
 #include "base/layout_internal.h"
 
-enum { PAGE = 4096, STACK_BYTES = 8 << 20, STAT_FIELDS = 52 };
-
-/* What is copied: [from, end), and how far away the copy is. */
-struct move {
-	uintptr_t from, end, delta;
-};
+enum { PAGE = 4096, STACK_BYTES = 8 << 20, STAT_FIELDS = 52, AUXV_ENTRIES = 64 };
 
 /* Not on either stack. */
 static struct crossing {
@@ -38,60 +35,6 @@ static struct crossing {
 	ucontext_t here, there;
 	int status;
 } crossing;
-
-static bool points_there(const struct move *m, uintptr_t word)
-{
-	return word >= m->from && word < m->end;
-}
-
-/* ---- the words that point to it ---- */
-
-static void turn_word(const struct move *m, uintptr_t *word, bool is_protected)
-{
-	void *page = (void *)((uintptr_t)word & ~(uintptr_t)(PAGE - 1));
-
-	if (is_protected && mprotect(page, PAGE, PROT_READ | PROT_WRITE) < 0)
-		return;
-	*word += m->delta;
-	if (is_protected)
-		mprotect(page, PAGE, PROT_READ);
-}
-
-static int turn_object(struct dl_phdr_info *object, size_t size, void *opaque)
-{
-	const struct move *m = opaque;
-	uintptr_t relro = 0, relro_end = 0;
-
-	(void)size;
-	for (unsigned i = 0; i < object->dlpi_phnum; i++) {
-		const ElfW(Phdr) *h = &object->dlpi_phdr[i];
-		if (h->p_type != PT_GNU_RELRO)
-			continue;
-		relro = object->dlpi_addr + h->p_vaddr;
-		relro_end = (relro + h->p_memsz) & ~(uintptr_t)(PAGE - 1);
-	}
-	for (unsigned i = 0; i < object->dlpi_phnum; i++) {
-		const ElfW(Phdr) *h = &object->dlpi_phdr[i];
-		if (h->p_type != PT_LOAD || !(h->p_flags & PF_W))
-			continue;
-		uintptr_t at = (object->dlpi_addr + h->p_vaddr + 7) & ~(uintptr_t)7;
-		uintptr_t end = object->dlpi_addr + h->p_vaddr + h->p_memsz;
-		for (; at + sizeof(uintptr_t) <= end; at += sizeof(uintptr_t))
-			if (points_there(m, *(uintptr_t *)at))
-				turn_word(m, (uintptr_t *)at, at >= relro && at < relro_end);
-	}
-	return 0;
-}
-
-/* The copy's own: argv[], environ[], auxv[], which end where the strings begin. */
-static void turn_copy(const struct move *m, const char *strings)
-{
-	uintptr_t end = (uintptr_t)strings + m->delta;
-
-	for (uintptr_t *w = (uintptr_t *)(m->from + m->delta); (uintptr_t)(w + 1) <= end; w++)
-		if (points_there(m, *w))
-			*w += m->delta;
-}
 
 /* ---- what the kernel knows ---- */
 
@@ -115,14 +58,37 @@ static int read_stat(unsigned long long fields[STAT_FIELDS], struct error *err)
 	return 0;
 }
 
-/* So that /proc/PID/cmdline and environ are read from the copy. */
-static int tell_kernel(const struct move *m, const char *env_end, struct error *err)
+/* The auxiliary vector as debuggers are to see it. Returns its size, or a negative errno. */
+static int make_auxv(const struct layout_move *m, ElfW(auxv_t) auxv[AUXV_ENTRIES],
+		     struct error *err)
+{
+	int fd = open("/proc/self/auxv", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, auxv, AUXV_ENTRIES * sizeof(*auxv));
+
+	if (fd >= 0)
+		close(fd);
+	if (n <= 0)
+		return error_set(err, -ENOENT, "/proc/self/auxv cannot be read");
+	for (size_t i = 0; i < (size_t)n / sizeof(*auxv); i++) {
+		/* The vdso may have moved, which the kernel does not note here. */
+		if (auxv[i].a_type == AT_SYSINFO_EHDR)
+			auxv[i].a_un.a_val = getauxval(AT_SYSINFO_EHDR);
+		else if (layout_points_there(m, auxv[i].a_un.a_val))
+			auxv[i].a_un.a_val += m->delta;
+	}
+	return (int)n;
+}
+
+/* So that /proc/PID/cmdline, environ and auxv are those of the copy. */
+static int tell_kernel(const struct layout_move *m, const char *env_end, struct error *err)
 {
 	unsigned long long stat[STAT_FIELDS] = {0};
+	ElfW(auxv_t) auxv[AUXV_ENTRIES];
 	int r = read_stat(stat, err);
+	int auxv_bytes = r < 0 ? r : make_auxv(m, auxv, err);
 
-	if (r < 0)
-		return r;
+	if (auxv_bytes < 0)
+		return auxv_bytes;
 	struct prctl_mm_map map = {
 		.start_code = stat[26],
 		.end_code = stat[27],
@@ -135,9 +101,11 @@ static int tell_kernel(const struct move *m, const char *env_end, struct error *
 		.arg_end = stat[49] + m->delta,
 		.env_start = stat[50] + m->delta,
 		.env_end = (env_end ? (uintptr_t)env_end : stat[51]) + m->delta,
+		.auxv = (void *)auxv,
+		.auxv_size = (uint32_t)auxv_bytes,
 		.exe_fd = (uint32_t)-1,
 	};
-	if (!points_there(m, stat[48]) || !points_there(m, stat[51] - 1))
+	if (!layout_points_there(m, stat[48]) || !layout_points_there(m, stat[51] - 1))
 		return error_set(err, -EINVAL, "the arguments are not on the initial stack");
 	if (prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof(map), 0) < 0)
 		return error_set(err, -errno, "the kernel cannot be told where arguments are: %s",
@@ -160,7 +128,7 @@ static void over_there(void)
 }
 
 /* Guard, stack, and the copy at the end of it. NULL: no memory. */
-static uint8_t *make_stack(const struct move *m, size_t *bytes)
+static uint8_t *make_stack(const struct layout_move *m, size_t *bytes)
 {
 	uintptr_t first = m->from & ~(uintptr_t)(PAGE - 1);
 
@@ -176,7 +144,7 @@ static uint8_t *make_stack(const struct move *m, size_t *bytes)
 int layout_cross(const struct layout_call *c, int *status, struct error *err)
 {
 	/* argc lies right before argv[0]. */
-	struct move m = {.from = (uintptr_t)(c->argv - 1), .end = c->old.end};
+	struct layout_move m = {.from = (uintptr_t)(c->argv - 1), .end = c->old.end};
 	size_t bytes;
 
 	if (m.from < c->old.start || m.from >= c->old.end)
@@ -191,8 +159,9 @@ int layout_cross(const struct layout_call *c, int *status, struct error *err)
 		munmap(p, bytes);
 		return r;
 	}
-	turn_copy(&m, c->argv[0]);
-	dl_iterate_phdr(turn_object, &m);
+	/* The copy's own: argv[], environ[], auxv[], which end where the strings begin. */
+	layout_turn_words(&m, m.from + m.delta, (uintptr_t)c->argv[0] + m.delta);
+	layout_turn_objects(&m);
 
 	crossing.call = *c;
 	crossing.call.argv = (char **)((uintptr_t)c->argv + m.delta);
