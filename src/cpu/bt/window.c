@@ -86,6 +86,8 @@ struct bt_window {
 	unsigned owner_hits, hits;
 	const struct soft_cpu *candidate;
 	uint64_t candidate_cr3;
+	uint64_t wanted; /* where user code faulted that the guest's kernel sees to now, or 0 */
+	bool wanted_write;
 	int credit;
 	unsigned ticks; /* that the owner has had */
 	/* Address spaces that it did not pay for, and how many hits they need; the oldest is replaced. */
@@ -402,6 +404,23 @@ static bool bring_in(struct soft_cpu *c, struct bt_window *w, uint64_t gva, bool
 	return map(w, &run);
 }
 
+/* User code comes back from the guest's handler of a page fault: most likely the page is there now. */
+static void bring_in_wanted(struct soft_cpu *c, struct bt_window *w)
+{
+	const uint64_t page = w->wanted & PAGE_MASK;
+	struct region g = {0};
+
+	w->wanted = 0;
+	if (w->stale || !is_ours(w, page) || find_page(w, page))
+		return;
+	const struct right r = look(c, w->cr3, page, &g);
+	struct run run = {.gva = page, .gpa = r.gpa, .hva = r.hva, .pages = 1, .write = r.write};
+	if (!r.read || (w->wanted_write && !r.write))
+		return;
+	find_run(c, w, &run);
+	map(w, &run);
+}
+
 static int by_gva(const void *a, const void *b)
 {
 	const struct window_page *x = *(struct window_page *const *)a;
@@ -552,6 +571,8 @@ bool bt_window_is_open(struct soft_cpu *c)
 		return false;
 	if (!is_mine(c) || w->cr3 != c->s.cr3)
 		return false;
+	if (w->wanted)
+		bring_in_wanted(c, w);
 	if (!w->stale)
 		return true;
 	const uint32_t looks = w->live, runs = make_right(c, w);
@@ -690,7 +711,15 @@ bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 
 bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write)
 {
-	return is_mine(c) && bring_in(c, c->translator->window, gva, write) && pays(c, 1);
+	struct bt_window *w = c->translator->window;
+
+	if (!is_mine(c))
+		return false;
+	w->wanted = gva;
+	w->wanted_write = write;
+	const bool there = bring_in(c, w, gva, write); /* or the guest's #PF, and it comes back */
+	w->wanted = 0;
+	return there && pays(c, 1);
 }
 
 /* ---- making and ending it ---- */

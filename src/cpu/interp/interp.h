@@ -31,7 +31,7 @@
 struct soft_cpu;
 
 /* Completed accesses of the instruction in flight (see above). */
-enum { REPLAY_MAX = 128 };
+enum { REPLAY_MAX = 128, SOFT_LARGE = 4096 };
 struct replay {
 	unsigned done; /* answers there */
 	unsigned next; /* answers used by this attempt */
@@ -78,9 +78,10 @@ struct soft_cpu {
 
 	bool vendor_amd; /* of the CPUID the guest sees: the manuals differ in places */
 	const struct cpuid_model *cpuid; /* the engine's */
-	uint64_t large[2][16];		 /* where TLB entries may be parts of pages over 4 KiB */
-	bool split_locked;		 /* this vCPU holds the lock of rmw_lock (access.h) */
-	bool break_block;		 /* the running block may have changed: look it up anew */
+	/* Where TLB entries may be parts of pages over 4 KiB (mode.c): of 2 or 4 MiB, of 1 GiB; by halves. */
+	uint64_t large[2][2][SOFT_LARGE];
+	bool split_locked; /* this vCPU holds the lock of rmw_lock (access.h) */
+	bool break_block;  /* the running block may have changed: look it up anew */
 	struct engine *engine;
 	struct mem *mem;
 	struct vcpu_board board;

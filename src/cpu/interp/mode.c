@@ -105,47 +105,57 @@ void cpu_switch_tlb(struct soft_cpu *c, bool flush)
 		bt_window_switch(c, flush);
 }
 
-/* Which regions of 4 MiB and 1 GiB have entries of large pages, as bit sets by a hash. */
-static uint64_t *large_word(struct soft_cpu *c, unsigned giant, uint64_t gva, unsigned *bit)
-{
-	uint64_t region = gva >> (giant ? 30 : 22);
-	unsigned h = (unsigned)(region * UINT64_C(0x9e3779b97f4a7c15) >> 54);
+/*
+ * INVLPG drops all of a large page, and entries are for 4 KiB. So it is kept in which regions there are entries
+ * of large pages: by the low bits of the region's number the number, + 1, or LARGE_MANY where there have been
+ * several. The kernel's half has a table of its own, as its map of all memory would be met by every program.
+ */
+enum { LARGE_SHIFT = 22, GIANT_SHIFT = 30 };
+#define LARGE_MANY UINT64_MAX
 
-	*bit = h % 64;
-	return &c->large[giant][h / 64];
-}
-
-static bool in_large_page(struct soft_cpu *c, uint64_t gva)
+static uint64_t *large_slot(struct soft_cpu *c, unsigned giant, uint64_t gva)
 {
-	for (unsigned giant = 0; giant < 2; giant++) {
-		unsigned bit;
-		uint64_t word = *large_word(c, giant, gva, &bit);
-		if (word >> bit & 1)
-			return true;
-	}
-	return false;
+	return &c->large[gva >> 63][giant]
+			[(gva >> (giant ? GIANT_SHIFT : LARGE_SHIFT)) % SOFT_LARGE];
 }
 
 void cpu_note_page(struct soft_cpu *c, uint64_t gva, const struct mmu_page *page)
 {
-	unsigned bit;
+	if (page->page_shift == MEM_PAGE_SHIFT)
+		return;
+	const bool giant = page->page_shift == 30;
+	uint64_t *slot = large_slot(c, giant, gva),
+		 region = (gva >> (giant ? GIANT_SHIFT : LARGE_SHIFT)) + 1;
+	*slot = !*slot || *slot == region ? region : LARGE_MANY;
+}
 
-	if (page->page_shift > MEM_PAGE_SHIFT) {
-		uint64_t *word = large_word(c, page->page_shift == 30, gva, &bit);
-		*word |= UINT64_C(1) << bit;
-	}
+static void flush_small_page(struct soft_cpu *c, uint64_t gva)
+{
+	tlb_flush_page(&c->tlb, gva);
+	if (c->translator)
+		bt_flush_page(c, gva);
 }
 
 void cpu_flush_page(struct soft_cpu *c, uint64_t gva)
 {
-	if (in_large_page(c, gva)) {
+	uint64_t *large = large_slot(c, 0, gva);
+	const uint64_t giant = *large_slot(c, 1, gva), region = (gva >> LARGE_SHIFT) + 1;
+
+	if (*large == LARGE_MANY || giant == LARGE_MANY || giant == (gva >> GIANT_SHIFT) + 1) {
 		cpu_flush_tlb(c, false);
 		return;
 	}
-	tlb_flush_page(&c->tlb, gva);
-	if (c->translator) {
-		bt_flush_page(c, gva);
-		bt_window_flush_page(c, gva);
+	if (*large == region) {
+		const uint64_t from = gva >> LARGE_SHIFT << LARGE_SHIFT;
+		for (uint64_t by = 0; by < UINT64_C(1) << LARGE_SHIFT; by += MEM_PAGE_BYTES)
+			flush_small_page(c, from + by);
+		*large = 0;
+		if (c->translator)
+			bt_window_flush(c);
+	} else {
+		flush_small_page(c, gva);
+		if (c->translator)
+			bt_window_flush_page(c, gva);
 	}
 	c->vcpu.stats.count[EXIT_TLB_FLUSH]++;
 	c->break_block = true;
