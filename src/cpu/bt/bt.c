@@ -646,6 +646,7 @@ static int bt_vcpu_create(struct engine *e, unsigned index, const struct vcpu_bo
 	c->bt.arena = bt_arena_create(bt, bt->cpu_count);
 	if (!c->bt.arena || bt_shadow_create(c) < 0)
 		return error_set(err, -ENOMEM, "bt: out of memory");
+	bt_window_add_cpu(bt, c);
 	bt_cpu_reset(bt, c);
 	pthread_mutex_lock(&bt->lock);
 	bt->cpus[bt->cpu_count++] = c;

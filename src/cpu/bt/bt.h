@@ -453,6 +453,8 @@ void bt_make_shadow_thunks(struct bt *bt, struct emit *e, unsigned mode);
 /* Where the process and the machine's memory allow for a window. 0 or -ENOMEM. */
 int bt_window_create(struct bt *bt, struct mem *mem, struct error *err);
 void bt_window_destroy(struct bt *bt);
+/* The vCPU's code may ask. */
+void bt_window_add_cpu(struct bt *bt, struct soft_cpu *c);
 /* The blocks found by an address in them are gone. */
 void bt_window_forget_blocks(struct bt *bt);
 /* Finds the block by addresses in it from now on; the lock is held. */

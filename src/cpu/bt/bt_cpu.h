@@ -22,7 +22,7 @@ enum {
 
 /* Slot of an indirect jump to rip; translated code computes the same (flow.c). */
 #define BT_JUMP_HASH UINT32_C(0x9e3779b1)
-enum { BT_JUMP_SHIFT = 15 };
+enum { BT_JUMP_SHIFT = 15, BT_SLICES_SHIFT = 32 };
 static inline unsigned bt_jump_slot(uint64_t rip)
 {
 	return ((uint32_t)rip * BT_JUMP_HASH) >> BT_JUMP_SHIFT;
@@ -48,6 +48,9 @@ struct bt_cpu {
 	uint32_t from;	      /* index of the indirect branch run last (bt.exits), for its faults */
 	struct bt_exit *exit; /* of a direct jump that is not linked yet, or NULL */
 
+	/* Where there is a window: what has a byte for each 4 GiB of the user half but for those of the
+	 * monitor's slice. */
+	const uint8_t *slices;
 	/* A fault in the window, as the handler of SIGSEGV found it. */
 	struct bt_fault {
 		const void *at; /* the host's instruction */

@@ -11,7 +11,8 @@
  *	cmp  r10b, LAYOUT_SLICE ; je plain	the monitor's
  *	(the instruction)
  *
- * Nothing waits for the answer. The monitor's memory lies at least LAYOUT_GUARD inside of its slice, so one
+ * Nothing waits for the answer. Where flags are wanted that the comparison would overwrite, a table is read
+ * instead, which has a hole for the slice. The monitor's memory lies at least LAYOUT_GUARD inside of its slice, so one
  * answer for a register does for all displacements, and for all that is added to the register in the
  * block. Accesses share answers as they share look-ups: a span (span.c) is what one answer is for. A loop
  * (loop.c) asks once for all turns: its registers move by little, and whatever they come to is accessed,
@@ -113,11 +114,36 @@ static unsigned load_base(struct trans *t, const struct span *s)
 	return T_INDEX;
 }
 
-void direct_check(struct trans *t, const struct span *s, uint64_t rip)
+/*
+ * The check that leaves flags alone: reads what the base's bits from SLICES_SHIFT on say of a table, of which
+ * the page for the monitor's slice is not there, nor what is for the kernel's half (window.c). Then it
+ * faults, and the interpreter does the instruction.
+ */
+static void check_by_load(struct trans *t, unsigned reg, const struct item *it)
 {
 	struct emit *e = &t->e;
-	const unsigned reg = load_base(t, s);
 
+	e_rorx64(e, T_INDEX, reg, BT_SLICES_SHIFT);
+	e_mov_rr32(e, T_INDEX, T_INDEX);
+	e_load(e, T_ADDR, OFF(bt.slices));
+	note_site(t, it);
+	e_bytes(e, "\x47\x0f\xb6\x14\x13", 5); /* movzx r10d, byte [r11 + r10] */
+	t->homes &= ~(1u << T_ADDR);
+}
+
+void direct_check(struct trans *t, const struct span *s, const struct item *it)
+{
+	struct emit *e = &t->e;
+	const bool by_load = t->flags == FLAGS_HOST && it->live_before && t->bt->has_bmi2;
+
+	if (!by_load)
+		flags_clobber(t, it->live_before);
+	const unsigned reg = load_base(t, s);
+	t->homes &= ~(1u << T_INDEX);
+	if (by_load) {
+		check_by_load(t, reg, it);
+		return;
+	}
 	if (t->bt->has_bmi2) {
 		e_rorx64(e, T_INDEX, reg, LAYOUT_SHIFT);
 	} else {
@@ -126,7 +152,7 @@ void direct_check(struct trans *t, const struct span *s, uint64_t rip)
 		e_shr64(e, T_INDEX, LAYOUT_SHIFT);
 	}
 	e_cmp8_ri(e, T_INDEX, LAYOUT_SLICE);
-	add_plain_exit(t, rip, e_jcc_later(e, CC_E));
+	add_plain_exit(t, it->rip, e_jcc_later(e, CC_E));
 }
 
 /* ---- accesses ---- */
@@ -148,6 +174,7 @@ static enum addressing reach(struct trans *t, const struct item *it, unsigned re
 	struct emit *e = &t->e;
 
 	*disp = 0;
+	t->homes &= ~(1u << reg);
 	if (has_segment(it)) {
 		e_load(e, reg, OFF(seg_base) + it->i.seg * sizeof(uint64_t));
 		*disp = (int32_t)it->i.disp;
@@ -209,7 +236,7 @@ bool direct_load_target(struct trans *t, const struct item *it)
 		.scale = i->scale,
 		.seg = REG_NONE,
 	};
-	direct_check(t, &operand, it->rip);
+	direct_check(t, &operand, it);
 	emit_homes_in(t, it->address & HOME_MASK);
 	e_lea(e, true, T_ADDR, i->base < GPR_NR ? i->base : 0xff,
 	      i->index < GPR_NR ? i->index : 0xff, i->scale, (int32_t)i->disp);
@@ -222,25 +249,17 @@ static void direct_push(struct trans *t, const struct item *it)
 {
 	const unsigned r = it->i.reg[0];
 
-	if (r != REG_NONE && 1u << r & HOME_MASK) {
-		e_load(&t->e, T_INDEX, OFF_GPR(r));
-		note_site(t, it);
-		e_push(&t->e, T_INDEX);
-		return;
-	}
+	if (r != REG_NONE && 1u << r & HOME_MASK)
+		emit_homes_in(t, (uint16_t)(1u << r));
 	note_site(t, it);
 	e_bytes(&t->e, it->i.bytes, it->i.length);
 }
 
 static void direct_pop(struct trans *t, const struct item *it)
 {
-	const unsigned r = it->i.reg[0];
-	const bool home = 1u << r & HOME_MASK;
-
 	note_site(t, it);
-	e_pop(&t->e, home ? T_INDEX : r);
-	if (home)
-		e_store(&t->e, OFF_GPR(r), T_INDEX);
+	e_bytes(&t->e, it->i.bytes, it->i.length);
+	emit_homes_out(t, (uint16_t)(1u << it->i.reg[0] & HOME_MASK));
 }
 
 void direct_push_return(struct trans *t, const struct item *it)

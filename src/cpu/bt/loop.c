@@ -200,7 +200,7 @@ void emit_loop_head(struct trans *t)
 			continue;
 		if (t->direct) {
 			if (direct_needs_check(s))
-				direct_check(t, s, t->item[0].rip);
+				direct_check(t, s, &t->item[0]);
 		} else {
 			look_up(t, n);
 			keep_span(t, n);

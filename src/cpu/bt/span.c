@@ -458,10 +458,8 @@ static void probe_span(struct trans *t, unsigned n, const struct item *it, int m
 	struct span *s = &t->span[n];
 
 	if (t->direct) {
-		if (direct_needs_check(s)) {
-			flags_clobber(t, it->live_before);
-			direct_check(t, s, it->rip);
-		}
+		if (direct_needs_check(s))
+			direct_check(t, s, it);
 		s->probed = true;
 		return;
 	}

@@ -45,6 +45,7 @@ void flags_park(struct trans *t)
 {
 	if (t->flags == FLAGS_HOST) {
 		emit_park(&t->e);
+		t->homes &= ~(1u << T_INDEX);
 		t->flags = FLAGS_BOTH;
 	}
 }
@@ -60,6 +61,7 @@ void flags_to_host(struct trans *t)
 {
 	if (t->flags == FLAGS_PARKED) {
 		emit_unpark(&t->e);
+		t->homes &= ~(1u << T_INDEX);
 		t->flags = FLAGS_BOTH;
 	}
 }
@@ -76,10 +78,13 @@ void emit_home_store(struct emit *e, unsigned r)
 
 void emit_homes_in(struct trans *t, uint16_t regs)
 {
-	if (regs & 1u << T_INDEX)
+	const unsigned missing = regs & ~t->homes;
+
+	if (missing & 1u << T_INDEX)
 		emit_home_load(&t->e, T_INDEX);
-	if (regs & 1u << T_ADDR)
+	if (missing & 1u << T_ADDR)
 		emit_home_load(&t->e, T_ADDR);
+	t->homes |= t->minds ? regs : 0;
 }
 
 void emit_homes_out(struct trans *t, uint16_t regs)
@@ -88,6 +93,26 @@ void emit_homes_out(struct trans *t, uint16_t regs)
 		emit_home_store(&t->e, T_INDEX);
 	if (regs & 1u << T_ADDR)
 		emit_home_store(&t->e, T_ADDR);
+	t->homes |= t->minds ? regs : 0;
+}
+
+/* Instructions that say themselves when they take the translator's registers. The others take them as they
+ * like, on ways that are not looked at here. */
+static bool minds_homes(const struct trans *t, const struct item *it)
+{
+	switch (it->kind) {
+	case KIND_COPY:
+	case KIND_LEA:
+	case KIND_NOP:
+	case KIND_JCC:
+		return t->direct;
+	case KIND_MEMORY:
+	case KIND_PUSH:
+	case KIND_POP:
+		return t->direct && it->span >= 0;
+	default:
+		return false;
+	}
 }
 
 /* ---- instructions ---- */
@@ -274,6 +299,7 @@ void emit_ready(struct trans *t, const struct item *it, unsigned needs)
 		return;
 	flags_clobber(t, it->live_before);
 	e_cmp_gs32(&t->e, OFF(bt.loaded), needs);
+	t->homes = 0; /* cold code goes by T_INDEX */
 	struct cold *k = add_cold(t);
 	k->kind = COLD_LOAD;
 	k->it = it;
@@ -286,6 +312,7 @@ void emit_ready(struct trans *t, const struct item *it, unsigned needs)
 void emit_poll(struct trans *t, const struct item *it)
 {
 	flags_clobber(t, it->live_before);
+	t->homes = 0;
 	if ((t->key & MODE_KEY_CPL3) && !t->bt->stress.interrupts) {
 		e_cmp_gs32(&t->e, OFF(vcpu.requests), 0); /* IF is set there (bt_run) */
 	} else {
@@ -515,6 +542,7 @@ static void emit_all(struct trans *t)
 		}
 		emit_loop_head(t);
 	}
+	t->homes = 0;
 	for (unsigned n = 0; n < t->count; n++) {
 		struct item *it = &t->item[n];
 		bool last = n + 1 == t->count || it->kind == KIND_JCC;
@@ -527,7 +555,11 @@ static void emit_all(struct trans *t)
 			poll = false;
 		}
 		probe_early(t, n);
+		t->minds = minds_homes(t, it);
+		t->homes = t->minds ? t->homes : 0;
 		emit_item(t, it);
+		t->homes = t->minds ? t->homes : 0;
+		t->minds = false;
 		note_held(t, it);
 	}
 	const struct item *end = &t->item[t->count - 1];
@@ -591,7 +623,8 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 	find_live_flags(t);
 	b->plain = variant == BT_PLAIN;
 	t->direct = (t->key & MODE_KEY_WINDOW) && !b->plain && !direct_is_near_slice(first->rip);
-	t->sites = 0;
+	t->sites = t->homes = 0;
+	t->minds = false;
 	plan_spans(t);
 	b->mode = bt->pages[page[0]].mode;
 	b->page2 = page[1];
@@ -620,6 +653,7 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 	t->e = bt_emit_begin(&a->cold, COLD_MAX);
 	t->cold_start = t->e.p;
 	t->in_cold = true;
+	t->homes = 0;
 	if (t->e.p && !t->failed)
 		emit_cold(t);
 	if (!t->e.p || t->failed || hot.full || t->e.full)

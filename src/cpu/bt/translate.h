@@ -148,6 +148,8 @@ struct trans {
 	const uint8_t *hot_start, *cold_start;
 	struct reloc reloc[16 * ITEMS_MAX];
 	unsigned relocs;
+	bool minds;	/* the item says when it takes them */
+	unsigned homes; /* of T_ADDR and T_INDEX, those that hold the guest's registers at this point */
 	bool direct; /* operands are reached at the guest's own addresses (direct.c) */
 	struct bt_site site[3 * ITEMS_MAX];
 	unsigned sites;
@@ -258,9 +260,9 @@ bool direct_is_near_slice(uint64_t gva);
 bool direct_may_reach(const struct item *it);
 /* Does it depend on registers? */
 bool direct_needs_check(const struct span *s);
-/* Goes on in the plain variant, at rip, where the span's registers lead to the monitor's slice. Clobbers
- * flags. */
-void direct_check(struct trans *t, const struct span *s, uint64_t rip);
+/* Goes on in the plain variant, before the item, where the span's registers lead to the monitor's slice.
+ * Leaves flags alone that are in the host and wanted. */
+void direct_check(struct trans *t, const struct span *s, const struct item *it);
 /* An instruction whose registers have been asked about. */
 void emit_direct(struct trans *t, const struct item *it);
 /* The return address of a call, with RSP asked about. */

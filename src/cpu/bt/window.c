@@ -59,6 +59,12 @@ enum {
 #define WINDOW_LOW UINT64_C(0x10000)
 #define WINDOW_END ((UINT64_C(1) << 47) - MEM_PAGE_BYTES)
 
+/* The bits of an address from BT_SLICES_SHIFT on have 4 GiB; the user half's come to 32 KiB, and the slice is
+ * a page of them. */
+#define SLICES_BYTES (UINT64_C(1) << (64 - BT_SLICES_SHIFT))
+static_assert(LAYOUT_END - LAYOUT_BASE == (uint64_t)MEM_PAGE_BYTES << BT_SLICES_SHIFT,
+	      "the slice is a page of the table");
+
 struct window_page {
 	uint64_t gva;  /* 0: none */
 	uint32_t gpfn; /* guest-physical page */
@@ -100,6 +106,7 @@ struct bt_window {
 	/* By their place in hot code: blocks that reach operands in the window (index + 1). */
 	_Atomic uint32_t *near;
 	size_t granules;
+	uint8_t *slices; /* bt.slices of the vCPUs */
 };
 
 /* ---- pages ---- */
@@ -671,6 +678,13 @@ static const struct bt_site *find_site(const struct bt_block *b, const uint8_t *
 	return NULL;
 }
 
+/* SI_KERNEL: #GP, which has no address (an alignment, a canonical form). Nor has a check by the table. */
+static bool has_gva(const struct bt_window *w, const siginfo_t *info)
+{
+	return info->si_code != SI_KERNEL &&
+	       (uint64_t)info->si_addr - (uint64_t)w->slices >= SLICES_BYTES;
+}
+
 bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 {
 	const struct bt *bt = c->translator;
@@ -688,12 +702,10 @@ bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 			const struct bt_site *s = find_site(b, at);
 			if (!s)
 				continue;
-			/* SI_KERNEL: #GP, which has no address (an alignment, a canonical form). */
 			c->bt.fault = (struct bt_fault){
 				.at = at,
 				.rip = bt->pages[b->page].gva + b->offset + s->rip,
-				.gva = info->si_code == SI_KERNEL ? UINT64_MAX
-								  : (uint64_t)info->si_addr,
+				.gva = has_gva(w, info) ? (uint64_t)info->si_addr : UINT64_MAX,
 				.r10 = (uint64_t)r[REG_R10],
 				.r11 = (uint64_t)r[REG_R11],
 				.flags = (uint64_t)r[REG_EFL],
@@ -732,6 +744,21 @@ static void *map_lazily(size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+static uint8_t *make_slices(void)
+{
+	uint8_t *p = mmap(NULL, SLICES_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	if (mprotect(p, LAYOUT_BASE >> BT_SLICES_SHIFT, PROT_READ) == 0 &&
+	    mprotect(p + (LAYOUT_END >> BT_SLICES_SHIFT),
+		     (UINT64_C(1) << 47 >> BT_SLICES_SHIFT) - (LAYOUT_END >> BT_SLICES_SHIFT),
+		     PROT_READ) == 0)
+		return p;
+	munmap(p, SLICES_BYTES);
+	return NULL;
+}
+
 int bt_window_create(struct bt *bt, struct mem *mem, struct error *err)
 {
 	struct layout_taken stack;
@@ -760,10 +787,16 @@ int bt_window_create(struct bt *bt, struct mem *mem, struct error *err)
 	w->written = map_lazily(w->gpfns * sizeof(*w->written));
 	w->near = map_lazily(w->granules * sizeof(*w->near));
 	w->wrong = map_lazily(PAGES * sizeof(struct window_page *));
-	if (w->wrong && w->page && w->hash && w->written && w->near)
+	w->slices = make_slices();
+	if (w->slices && w->wrong && w->page && w->hash && w->written && w->near)
 		return 0;
 	bt_window_destroy(bt);
 	return error_set(err, -ENOMEM, "bt: out of memory");
+}
+
+void bt_window_add_cpu(struct bt *bt, struct soft_cpu *c)
+{
+	c->bt.slices = bt->window ? bt->window->slices : NULL;
 }
 
 static void unmap_table(void *p, size_t bytes)
@@ -779,6 +812,7 @@ void bt_window_destroy(struct bt *bt)
 	if (!w)
 		return;
 	drop_all(w);
+	unmap_table(w->slices, SLICES_BYTES);
 	unmap_table(w->wrong, PAGES * sizeof(struct window_page *));
 	unmap_table(w->page, PAGES * sizeof(*w->page));
 	unmap_table(w->hash, HASH * sizeof(*w->hash));
