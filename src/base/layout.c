@@ -73,7 +73,8 @@ static void survey_mapping(const struct layout_mapping *m, void *opaque)
 		s->stack_hidden = !strncmp(m->access, "---", 3);
 		return;
 	}
-	if (m->at.start >> 63)
+	/* vsyscall, in the kernel's half: no data of it may be seen there either. */
+	if (m->at.start >> 63 && m->access[0] != 'r')
 		return;
 	if (m->at.start < s->lowest)
 		s->lowest = m->at.start;
