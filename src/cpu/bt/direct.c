@@ -27,7 +27,7 @@ bool direct_is_near_slice(uint64_t gva)
 	return gva >= LAYOUT_BASE - LAYOUT_GUARD && gva < LAYOUT_END + LAYOUT_GUARD;
 }
 
-static void note_site(struct trans *t, const struct item *it)
+void note_site(struct trans *t, const struct item *it)
 {
 	if (t->sites == sizeof(t->site) / sizeof(t->site[0])) {
 		t->failed = true;

@@ -4,9 +4,9 @@
 /*
  * REP MOVS and REP STOS: where the direction is upward and source and destination each end in the
  * page they begin in, the host's own instruction does it on the host addresses. The helper does
- * all other cases.
+ * all other cases. In the window the host's instruction does it where the guest has it (direct.c).
  */
-enum { DF_MASK = 0x400 };
+enum { DF_MASK = 0x400, WINDOW_BYTES_MAX = 1 << 19 };
 
 /* From the probe's result: T_INDEX becomes the host address; leaves to the helper when rcx elements
  * from there run over the page's end. */
@@ -33,6 +33,22 @@ static void emit_host_rep(struct trans *t, const struct item *it, bool stos)
 	e8(e, opcode[stos][it->i.width > 1]);
 }
 
+/* In the window any length will do, but for requests, which wait meanwhile; and whatever stands in the way
+ * faults, with the registers as the guest finds them. */
+static void rep_in_window(struct trans *t, const struct item *it, bool stos)
+{
+	static const struct span source = {.base = RSI, .index = REG_NONE, .seg = REG_NONE},
+				 destination = {.base = RDI, .index = REG_NONE, .seg = REG_NONE};
+
+	e_alu_ri(&t->e, true, ALU_CMP, RCX, WINDOW_BYTES_MAX / it->i.width);
+	leave_to_helper(t, it, CC_A);
+	if (!stos)
+		direct_check(t, &source, it);
+	direct_check(t, &destination, it);
+	note_site(t, it);
+	emit_host_rep(t, it, stos);
+}
+
 void emit_rep(struct trans *t, const struct item *it)
 {
 	struct emit *e = &t->e;
@@ -45,6 +61,10 @@ void emit_rep(struct trans *t, const struct item *it)
 	e_gs(e, false, 0xf7, 0, OFF(s.rflags)); /* test dword gs:[rflags], imm */
 	e32(e, DF_MASK);
 	leave_to_helper(t, it, CC_NE);
+	if (t->direct) {
+		rep_in_window(t, it, stos);
+		return;
+	}
 	/* 1 to a page's worth of elements, by one unsigned comparison. */
 	e_lea(e, true, T_INDEX, RCX, 0xff, 1, -1);
 	e_alu_ri(e, true, ALU_CMP, T_INDEX, (int32_t)(MEM_PAGE_BYTES / size - 1));

@@ -270,6 +270,8 @@ void direct_push_return(struct trans *t, const struct item *it);
 /* The target of an indirect branch, which is in memory, into T_ADDR; flags are parked. False: it has to be
  * looked up. */
 bool direct_load_target(struct trans *t, const struct item *it);
+/* The next instruction reaches an operand in the window. */
+void note_site(struct trans *t, const struct item *it);
 /* Keeps what is known of the block's accesses behind its cold code. */
 void bt_keep_sites(struct trans *t);
 
