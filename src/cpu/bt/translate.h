@@ -148,8 +148,9 @@ struct trans {
 	const uint8_t *hot_start, *cold_start;
 	struct reloc reloc[16 * ITEMS_MAX];
 	unsigned relocs;
-	bool minds;	/* the item says when it takes them */
-	unsigned homes; /* of T_ADDR and T_INDEX, those that hold the guest's registers at this point */
+	bool minds; /* the item says when it takes them */
+	unsigned
+		homes; /* of T_ADDR and T_INDEX, those that hold the guest's registers at this point */
 	bool direct; /* operands are reached at the guest's own addresses (direct.c) */
 	struct bt_site site[3 * ITEMS_MAX];
 	unsigned sites;

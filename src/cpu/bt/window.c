@@ -50,8 +50,7 @@ enum {
 	CREDIT = 1000,
 	CREDIT_TICK = 40,
 	CREDIT_MAX = 4000,
-	LOOKS = 128, /* pages looked at again cost as much as one brought in */
-	KNOWN = 8,
+	LOOKS = 128,	 /* pages looked at again cost as much as one brought in */
 	OWNER_HITS = 16, /* interrupts that find another running, before the owner loses it */
 };
 
@@ -88,20 +87,12 @@ struct bt_window {
 	uint32_t *written; /* by guest-physical page: where it may be written to, + 1, chained */
 	uint64_t gpfns;
 
-	/* How often interrupts have found it running: the owner, and who would be. */
-	unsigned owner_hits, hits;
-	const struct soft_cpu *candidate;
-	uint64_t candidate_cr3;
+	unsigned hits;		   /* falls when interrupts find the owner doing something else */
+	_Atomic bool others_claim; /* another vCPU would have it */
 	uint64_t wanted; /* where user code faulted that the guest's kernel sees to now, or 0 */
 	bool wanted_write;
 	int credit;
 	unsigned ticks; /* that the owner has had */
-	/* Address spaces that it did not pay for, and how many hits they need; the oldest is replaced. */
-	struct {
-		uint64_t cr3;
-		unsigned need;
-	} known[KNOWN];
-	unsigned last_known;
 
 	/* By their place in hot code: blocks that reach operands in the window (index + 1). */
 	_Atomic uint32_t *near;
@@ -492,26 +483,30 @@ static void give_up(struct soft_cpu *c)
 	atomic_store(&w->owner, NULL);
 }
 
-static unsigned hits_needed(const struct bt_window *w, uint64_t cr3)
+static unsigned hits_needed(const struct soft_cpu *c, uint64_t cr3)
 {
-	for (unsigned n = 0; n < KNOWN; n++)
-		if (w->known[n].need && w->known[n].cr3 == cr3)
-			return w->known[n].need;
+	const struct bt_claim *k = &c->bt.claim;
+
+	for (unsigned n = 0; n < BT_FAILED; n++)
+		if (k->failed[n].need && k->failed[n].cr3 == cr3)
+			return k->failed[n].need;
 	return HITS;
 }
 
 /* It did not pay: or did it, for a while? */
-static void remember_failure(struct bt_window *w)
+static void remember_failure(struct soft_cpu *c)
 {
-	const unsigned had = hits_needed(w, w->cr3);
-	unsigned n = 0, need = w->ticks > HITS_MAX ? HITS : had * 4;
+	const struct bt_window *w = c->translator->window;
+	struct bt_claim *k = &c->bt.claim;
+	const unsigned need = w->ticks > HITS_MAX ? HITS : hits_needed(c, w->cr3) * 4;
+	unsigned n = 0;
 
-	while (n < KNOWN && w->known[n].cr3 != w->cr3)
+	while (n < BT_FAILED && k->failed[n].cr3 != w->cr3)
 		n++;
-	if (n == KNOWN)
-		n = w->last_known++ % KNOWN;
-	w->known[n].cr3 = w->cr3;
-	w->known[n].need = need < HITS_MAX ? need : HITS_MAX;
+	if (n == BT_FAILED)
+		n = k->oldest++ % BT_FAILED;
+	k->failed[n].cr3 = w->cr3;
+	k->failed[n].need = need < HITS_MAX ? need : HITS_MAX;
 }
 
 /* False: that was more than it is worth, and the window is given up. */
@@ -522,7 +517,7 @@ static bool pays(struct soft_cpu *c, unsigned cost)
 	w->credit -= (int)cost;
 	if (w->credit >= 0 || c->translator->stress.window)
 		return true;
-	remember_failure(w);
+	remember_failure(c);
 	give_up(c);
 	return false;
 }
@@ -538,34 +533,48 @@ static bool take_over(struct soft_cpu *c)
 		return false;
 	w->cr3 = c->s.cr3;
 	w->stale = false;
-	w->owner_hits = OWNER_HITS;
+	w->hits = OWNER_HITS;
+	atomic_store(&w->others_claim, false);
 	w->credit = CREDIT;
 	w->ticks = 0;
 	c->bt.mode_known = false;
 	return true;
 }
 
-void bt_window_tick(struct soft_cpu *c)
+/* The owner does something else: others may have it after a while. */
+static void lose_interest(struct soft_cpu *c)
 {
 	struct bt_window *w = c->translator->window;
 
-	if (!w || c->cpl != 3 || c->mode != MODE_64 || mem_has_limit(w->mem))
+	w->hits -= w->hits > 0;
+	if (!w->hits && atomic_load(&w->others_claim))
+		give_up(c);
+}
+
+void bt_window_tick(struct soft_cpu *c)
+{
+	struct bt_window *w = c->translator->window;
+	struct bt_claim *k = &c->bt.claim;
+
+	if (!w || mem_has_limit(w->mem))
 		return;
-	if (is_mine(c) && w->cr3 == c->s.cr3) {
-		w->owner_hits += w->owner_hits < OWNER_HITS;
+	const bool user = c->cpl == 3 && c->mode == MODE_64;
+	if (is_mine(c) && user && w->cr3 == c->s.cr3) {
+		w->hits += w->hits < OWNER_HITS;
 		w->ticks++;
 		w->credit += w->credit < CREDIT_MAX ? CREDIT_TICK : 0;
 		return;
 	}
-	if (w->owner_hits)
-		w->owner_hits--;
-	if (w->candidate != c || w->candidate_cr3 != c->s.cr3) {
-		w->candidate = c;
-		w->candidate_cr3 = c->s.cr3;
-		w->hits = 0;
-	}
-	if (++w->hits >= hits_needed(w, c->s.cr3) && !w->owner_hits)
-		take_over(c);
+	if (is_mine(c))
+		lose_interest(c);
+	if (!user)
+		return;
+	k->hits = k->cr3 == c->s.cr3 ? k->hits + 1 : 1;
+	k->cr3 = c->s.cr3;
+	if (k->hits < hits_needed(c, k->cr3) || (is_mine(c) && w->hits))
+		return;
+	if (!take_over(c))
+		atomic_store(&w->others_claim, true);
 }
 
 bool bt_window_is_open(struct soft_cpu *c)
@@ -746,7 +755,8 @@ static void *map_lazily(size_t bytes)
 
 static uint8_t *make_slices(void)
 {
-	uint8_t *p = mmap(NULL, SLICES_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *p = mmap(NULL, SLICES_BYTES, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (p == MAP_FAILED)
 		return NULL;
