@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HANOK_CPU_BT_WINDOW_H
+#define HANOK_CPU_BT_WINDOW_H
+
+#include "base/layout.h"
+#include "cpu/bt/bt.h"
+
+/* Inside of the window: what window.c, window_pages.c, window_fill.c and window_fault.c share. What is not
+ * atomic is its owner's thread's. */
+
+enum {
+	WINDOW_PAGES = 1 << 18, /* at most */
+	WINDOW_HASH = 1 << 18,
+	WINDOW_MAPS = 20000,  /* mappings made; each may leave two, and the host allows 65,530 */
+	WINDOW_GRANULE = 256, /* bytes of code, in the table of blocks */
+};
+
+/* What the host lets be mapped: from vm.mmap_min_addr on, but for the last page. */
+#define WINDOW_LOW UINT64_C(0x10000)
+#define WINDOW_END ((UINT64_C(1) << 47) - MEM_PAGE_BYTES)
+
+/* The bits of an address from BT_SLICES_SHIFT on have 4 GiB; the user half's come to 32 KiB, and the slice is
+ * a page of them. */
+#define SLICES_BYTES (UINT64_C(1) << (64 - BT_SLICES_SHIFT))
+static_assert(LAYOUT_END - LAYOUT_BASE == (uint64_t)MEM_PAGE_BYTES << BT_SLICES_SHIFT,
+	      "the slice is a page of the table");
+
+struct window_page {
+	uint64_t gva;  /* 0: none */
+	uint32_t gpfn; /* guest-physical page */
+	uint32_t next; /* of the same hash, + 1 */
+	uint32_t next_written;
+	bool write, stay;
+};
+
+struct bt_window {
+	struct mem *mem;
+	struct layout_taken stack;
+	_Atomic(struct soft_cpu *) owner;
+	uint64_t cr3;
+	bool stale; /* the page tables may have changed */
+
+	struct window_page *page;
+	struct window_page **wrong;   /* for make_right */
+	uint32_t pages, unused, live; /* ever used; a chain of those given back, + 1; in use */
+	uint32_t maps;
+	uint32_t *hash;
+	uint32_t *written; /* by guest-physical page: where it may be written to, + 1, chained */
+	uint64_t gpfns;
+
+	unsigned hits;		   /* falls when interrupts find the owner doing something else */
+	_Atomic bool others_claim; /* another vCPU would have it */
+	uint64_t wanted; /* where user code faulted that the guest's kernel sees to now, or 0 */
+	bool wanted_write;
+	int credit;
+	unsigned ticks; /* that the owner has had */
+
+	/* By their place in hot code: blocks that reach operands in the window (index + 1). */
+	_Atomic uint32_t *near;
+	size_t granules;
+	uint8_t *slices; /* bt.slices of the vCPUs */
+};
+
+/* ---- window_pages.c: what is mapped ---- */
+
+/* Pages to be mapped in one piece. */
+struct window_run {
+	uint64_t gva, gpa, hva;
+	unsigned pages;
+	bool write;
+};
+
+/* May there be a page of the window at gva? */
+bool window_is_for(const struct bt_window *w, uint64_t gva);
+struct window_page *window_find(struct bt_window *w, uint64_t gva);
+/* False: the host does not let it be mapped. */
+bool window_map(struct bt_window *w, const struct window_run *run);
+void window_drop(struct bt_window *w, struct window_page *p);
+void window_drop_all(struct bt_window *w);
+/* No store to the page reaches it any more. */
+void window_protect(struct bt_window *w, struct window_page *p);
+/* Takes pages away, or where p->stay the right to write to them. Sorts them. Returns how many pieces they
+ * were in. */
+uint32_t window_take_back(struct bt_window *w, struct window_page **wrong, uint32_t count);
+
+/* ---- window_fill.c: what the guest's page tables say ---- */
+
+/* Brings what user code reaches for into the window. False: it is nothing that can be there. May raise. */
+bool window_bring_in(struct soft_cpu *c, struct bt_window *w, uint64_t gva, bool write);
+/* The same for w->wanted, without raising. */
+void window_bring_in_wanted(struct soft_cpu *c, struct bt_window *w);
+/* Takes from pages what the page tables do not give any more; returns how many mappings that took. */
+uint32_t window_make_right(struct soft_cpu *c, struct bt_window *w);
+
+#endif

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu/bt/translate.h"
+#include "cpu/bt/window.h"
+
+/* From the host's instruction that faulted to the guest's: blocks that reach operands in the window are listed
+ * by their place in the hot code, and say where they do (struct bt_site). */
+
+static size_t granule_of(const struct bt *bt, const void *at)
+{
+	return (size_t)((const uint8_t *)at - bt->hot.rx) / WINDOW_GRANULE;
+}
+
+void bt_window_list(struct bt *bt, struct bt_block *b)
+{
+	struct bt_window *w = bt->window;
+	_Atomic uint32_t *first = &w->near[granule_of(bt, b->main)];
+
+	b->next_near = atomic_load(first);
+	atomic_store(first, (uint32_t)(b - bt->blocks) + 1);
+}
+
+void bt_window_forget_blocks(struct bt *bt)
+{
+	struct bt_window *w = bt->window;
+
+	if (w)
+		memset((void *)w->near, 0, w->granules * sizeof(*w->near));
+}
+
+static const struct bt_site *find_site(const struct bt_block *b, const uint8_t *at)
+{
+	const uint8_t *main = b->main;
+
+	for (unsigned n = 0; at >= main && n < b->sites; n++)
+		if (main + b->site[n].at == at)
+			return &b->site[n];
+	return NULL;
+}
+
+/* SI_KERNEL: #GP, which has no address (an alignment, a canonical form). Nor has a check by the table. */
+static bool has_gva(const struct bt_window *w, const siginfo_t *info)
+{
+	return info->si_code != SI_KERNEL &&
+	       (uint64_t)info->si_addr - (uint64_t)w->slices >= SLICES_BYTES;
+}
+
+bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
+{
+	const struct bt *bt = c->translator;
+	const struct bt_window *w = bt->window;
+	greg_t *r = u->uc_mcontext.gregs;
+	const uint8_t *at = (const uint8_t *)r[REG_RIP];
+	enum { BLOCK_GRANULES = HOT_MAX / WINDOW_GRANULE + 1, PF_WRITE = 2 };
+
+	if (!w || at < bt->hot.rx || at >= bt->hot.rx + bt->hot.bytes)
+		return false;
+	size_t g = granule_of(bt, at);
+	for (unsigned n = 0; n < BLOCK_GRANULES; n++, g--) {
+		for (uint32_t i = atomic_load(&w->near[g]); i; i = bt->blocks[i - 1].next_near) {
+			const struct bt_block *b = &bt->blocks[i - 1];
+			const struct bt_site *s = find_site(b, at);
+			if (!s)
+				continue;
+			c->bt.fault = (struct bt_fault){
+				.at = at,
+				.rip = bt->pages[b->page].gva + b->offset + s->rip,
+				.gva = has_gva(w, info) ? (uint64_t)info->si_addr : UINT64_MAX,
+				.r10 = (uint64_t)r[REG_R10],
+				.r11 = (uint64_t)r[REG_R11],
+				.flags = (uint64_t)r[REG_EFL],
+				.write = r[REG_ERR] & PF_WRITE,
+				.flags_in_host = s->flags_in_host,
+			};
+			r[REG_RIP] = (greg_t)bt->thunks.window;
+			return true;
+		}
+		if (!g)
+			break;
+	}
+	return false;
+}
