@@ -17,7 +17,6 @@ enum {
 	BT_JUMPS = 131072,     /* slots of jump, a mode */
 	BT_FILLED_MAX = 2048,
 	BT_SPANS = 24, /* of a block */
-	BT_FAILED = 8,
 	BT_SLOW = 256, /* decoded instructions of slow accesses */
 };
 
@@ -49,16 +48,6 @@ struct bt_cpu {
 	uint32_t from;	      /* index of the indirect branch run last (bt.exits), for its faults */
 	struct bt_exit *exit; /* of a direct jump that is not linked yet, or NULL */
 
-	/* Whose code timer interrupts have found running, how often after one another; and address spaces that
-	 * the window did not pay for: how many times they need. */
-	struct bt_claim {
-		uint64_t cr3;
-		unsigned hits, oldest;
-		struct {
-			uint64_t cr3;
-			unsigned need;
-		} failed[BT_FAILED];
-	} claim;
 	/* Where there is a window: what has a byte for each 4 GiB of the user half but for those of the
 	 * monitor's slice. */
 	const uint8_t *slices;

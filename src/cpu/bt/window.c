@@ -13,8 +13,8 @@
  * the monitor's memory lies in one slice of the address space (base/layout.h) and the guest's RAM is a file's,
  * which can be mapped twice.
  *
- * One vCPU has it at a time, for one address space: the one that timer interrupts have found running again
- * and again. For a page that comes into the window costs several microseconds, and processes that end soon
+ * It is for one address space at a time, the one that timer interrupts have found running again and again; of
+ * machines with one vCPU, for others would have to wait for each other with every page. For a page that comes into the window costs several microseconds, and processes that end soon
  * or take turns are better off with the software TLB. The code of both is another translation mode
  * (MODE_KEY_WINDOW).
  *
@@ -48,11 +48,9 @@ enum {
 
 /* ---- whose it is ---- */
 
-static bool is_mine(const struct soft_cpu *c)
+static bool is_open(const struct soft_cpu *c)
 {
-	const struct bt_window *w = c->translator->window;
-
-	return w && atomic_load_explicit(&w->owner, memory_order_relaxed) == c;
+	return c->translator->window && c->translator->window->open;
 }
 
 static void give_up(struct soft_cpu *c)
@@ -60,34 +58,30 @@ static void give_up(struct soft_cpu *c)
 	struct bt_window *w = c->translator->window;
 
 	window_drop_all(w);
+	w->open = false;
 	c->bt.mode_known = false;
-	atomic_store(&w->owner, NULL);
 }
 
-static unsigned hits_needed(const struct soft_cpu *c, uint64_t cr3)
+static unsigned hits_needed(const struct bt_window *w, uint64_t cr3)
 {
-	const struct bt_claim *k = &c->bt.claim;
-
-	for (unsigned n = 0; n < BT_FAILED; n++)
-		if (k->failed[n].need && k->failed[n].cr3 == cr3)
-			return k->failed[n].need;
+	for (unsigned n = 0; n < WINDOW_FAILED; n++)
+		if (w->failed[n].need && w->failed[n].cr3 == cr3)
+			return w->failed[n].need;
 	return HITS;
 }
 
 /* It did not pay: or did it, for a while? */
-static void remember_failure(struct soft_cpu *c)
+static void remember_failure(struct bt_window *w)
 {
-	const struct bt_window *w = c->translator->window;
-	struct bt_claim *k = &c->bt.claim;
-	const unsigned need = w->ticks > HITS_MAX ? HITS : hits_needed(c, w->cr3) * 4;
+	const unsigned need = w->ticks > HITS_MAX ? HITS : hits_needed(w, w->cr3) * 4;
 	unsigned n = 0;
 
-	while (n < BT_FAILED && k->failed[n].cr3 != w->cr3)
+	while (n < WINDOW_FAILED && w->failed[n].cr3 != w->cr3)
 		n++;
-	if (n == BT_FAILED)
-		n = k->oldest++ % BT_FAILED;
-	k->failed[n].cr3 = w->cr3;
-	k->failed[n].need = need < HITS_MAX ? need : HITS_MAX;
+	if (n == WINDOW_FAILED)
+		n = w->oldest++ % WINDOW_FAILED;
+	w->failed[n].cr3 = w->cr3;
+	w->failed[n].need = need < HITS_MAX ? need : HITS_MAX;
 }
 
 /* False: that was more than it is worth, and the window is given up. */
@@ -98,64 +92,43 @@ static bool pays(struct soft_cpu *c, unsigned cost)
 	w->credit -= (int)cost;
 	if (w->credit >= 0 || c->translator->stress.window)
 		return true;
-	remember_failure(c);
+	remember_failure(w);
 	give_up(c);
 	return false;
 }
 
-static bool take_over(struct soft_cpu *c)
+static void take_over(struct soft_cpu *c)
 {
 	struct bt_window *w = c->translator->window;
-	struct soft_cpu *none = NULL;
 
-	if (is_mine(c))
-		window_drop_all(w);
-	else if (!atomic_compare_exchange_strong(&w->owner, &none, c))
-		return false;
+	window_drop_all(w);
+	w->open = true;
 	w->cr3 = c->s.cr3;
 	w->stale = false;
 	w->hits = OWNER_HITS;
-	atomic_store(&w->others_claim, false);
 	w->credit = CREDIT;
 	w->ticks = 0;
 	c->bt.mode_known = false;
-	return true;
-}
-
-/* The owner does something else: others may have it after a while. */
-static void lose_interest(struct soft_cpu *c)
-{
-	struct bt_window *w = c->translator->window;
-
-	w->hits -= w->hits > 0;
-	if (!w->hits && atomic_load(&w->others_claim))
-		give_up(c);
 }
 
 void bt_window_tick(struct soft_cpu *c)
 {
 	struct bt_window *w = c->translator->window;
-	struct bt_claim *k = &c->bt.claim;
 
-	if (!w || mem_has_limit(w->mem))
+	if (!w || c->cpl != 3 || c->mode != MODE_64 || c->translator->cpu_count > 1 ||
+	    mem_has_limit(w->mem))
 		return;
-	const bool user = c->cpl == 3 && c->mode == MODE_64;
-	if (is_mine(c) && user && w->cr3 == c->s.cr3) {
+	if (w->open && w->cr3 == c->s.cr3) {
 		w->hits += w->hits < OWNER_HITS;
 		w->ticks++;
 		w->credit += w->credit < CREDIT_MAX ? CREDIT_TICK : 0;
 		return;
 	}
-	if (is_mine(c))
-		lose_interest(c);
-	if (!user)
-		return;
-	k->hits = k->cr3 == c->s.cr3 ? k->hits + 1 : 1;
-	k->cr3 = c->s.cr3;
-	if (k->hits < hits_needed(c, k->cr3) || (is_mine(c) && w->hits))
-		return;
-	if (!take_over(c))
-		atomic_store(&w->others_claim, true);
+	w->hits -= w->hits > 0;
+	w->claims = w->claimer == c->s.cr3 ? w->claims + 1 : 1;
+	w->claimer = c->s.cr3;
+	if (w->claims >= hits_needed(w, w->claimer) && (!w->open || !w->hits))
+		take_over(c);
 }
 
 bool bt_window_is_open(struct soft_cpu *c)
@@ -164,9 +137,10 @@ bool bt_window_is_open(struct soft_cpu *c)
 
 	if (!w)
 		return false;
-	if (c->translator->stress.window && !(is_mine(c) && w->cr3 == c->s.cr3) && !take_over(c))
-		return false;
-	if (!is_mine(c) || w->cr3 != c->s.cr3)
+	if (c->translator->stress.window && c->translator->cpu_count == 1 &&
+	    !(w->open && w->cr3 == c->s.cr3))
+		take_over(c);
+	if (!w->open || w->cr3 != c->s.cr3)
 		return false;
 	if (w->wanted)
 		window_bring_in_wanted(c, w);
@@ -180,7 +154,7 @@ bool bt_window_is_open(struct soft_cpu *c)
 
 void bt_window_flush(struct soft_cpu *c)
 {
-	if (is_mine(c)) {
+	if (is_open(c)) {
 		c->translator->window->stale = true;
 		c->bt.mode_known = false;
 	}
@@ -190,7 +164,7 @@ void bt_window_flush_page(struct soft_cpu *c, uint64_t gva)
 {
 	struct bt_window *w = c->translator->window;
 
-	if (!is_mine(c) || w->cr3 != c->s.cr3)
+	if (!is_open(c) || w->cr3 != c->s.cr3)
 		return;
 	struct window_page *p = window_find(w, gva & PAGE_MASK);
 	if (p) {
@@ -201,13 +175,13 @@ void bt_window_flush_page(struct soft_cpu *c, uint64_t gva)
 
 void bt_window_switch(struct soft_cpu *c, bool flush)
 {
-	if (flush && is_mine(c) && (c->translator->window->cr3 ^ c->s.cr3) % MEM_PAGE_BYTES == 0)
+	if (flush && is_open(c) && (c->translator->window->cr3 ^ c->s.cr3) % MEM_PAGE_BYTES == 0)
 		bt_window_flush(c);
 }
 
 void bt_window_close(struct soft_cpu *c)
 {
-	if (is_mine(c))
+	if (is_open(c))
 		give_up(c);
 }
 
@@ -216,7 +190,7 @@ void bt_window_forbid_writes(struct soft_cpu *c, uint64_t gpa)
 	struct bt_window *w = c->translator->window;
 	const uint64_t gpfn = gpa >> MEM_PAGE_SHIFT;
 
-	while (is_mine(c) && gpfn < w->gpfns && w->written[gpfn])
+	while (is_open(c) && gpfn < w->gpfns && w->written[gpfn])
 		window_protect(w, &w->page[w->written[gpfn] - 1]);
 }
 
@@ -224,7 +198,7 @@ void bt_window_forbid_writes_to_code(struct soft_cpu *c)
 {
 	struct bt_window *w = c->translator->window;
 
-	if (!is_mine(c))
+	if (!is_open(c))
 		return;
 	for (uint32_t n = 0; n < w->pages; n++) {
 		struct window_page *p = &w->page[n];
@@ -238,7 +212,7 @@ bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write)
 {
 	struct bt_window *w = c->translator->window;
 
-	if (!is_mine(c))
+	if (!is_open(c))
 		return false;
 	w->wanted = gva;
 	w->wanted_write = write;

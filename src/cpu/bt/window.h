@@ -5,13 +5,14 @@
 #include "base/layout.h"
 #include "cpu/bt/bt.h"
 
-/* Inside of the window: what window.c, window_pages.c, window_fill.c and window_fault.c share. What is not
- * atomic is its owner's thread's. */
+/* Inside of the window: what window.c, window_pages.c, window_fill.c and window_fault.c share. All is the
+ * vCPU's thread's, but for the tables of blocks. */
 
 enum {
 	WINDOW_PAGES = 1 << 18, /* at most */
 	WINDOW_HASH = 1 << 18,
-	WINDOW_MAPS = 20000,  /* mappings made; each may leave two, and the host allows 65,530 */
+	WINDOW_MAPS = 20000, /* mappings made; each may leave two, and the host allows 65,530 */
+	WINDOW_FAILED = 8,
 	WINDOW_GRANULE = 256, /* bytes of code, in the table of blocks */
 };
 
@@ -36,9 +37,9 @@ struct window_page {
 struct bt_window {
 	struct mem *mem;
 	struct layout_taken stack;
-	_Atomic(struct soft_cpu *) owner;
-	uint64_t cr3;
-	bool stale; /* the page tables may have changed */
+	bool open;
+	uint64_t cr3; /* whose it is */
+	bool stale;   /* the page tables may have changed */
 
 	struct window_page *page;
 	struct window_page **wrong;   /* for make_right */
@@ -48,8 +49,14 @@ struct bt_window {
 	uint32_t *written; /* by guest-physical page: where it may be written to, + 1, chained */
 	uint64_t gpfns;
 
-	unsigned hits;		   /* falls when interrupts find the owner doing something else */
-	_Atomic bool others_claim; /* another vCPU would have it */
+	unsigned hits;	  /* falls when interrupts find another address space running */
+	uint64_t claimer; /* the one they have found last, and how often after one another */
+	unsigned claims, oldest;
+	/* Address spaces that it did not pay for, and how many claims they need. */
+	struct {
+		uint64_t cr3;
+		unsigned need;
+	} failed[WINDOW_FAILED];
 	uint64_t wanted; /* where user code faulted that the guest's kernel sees to now, or 0 */
 	bool wanted_write;
 	int credit;
