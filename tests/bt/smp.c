@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bt.h"
 
-#include "base/layout.h"
-
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -248,7 +246,7 @@ static bool judge(const struct box *b, const struct test *t, uint64_t *both_zero
 	return false;
 }
 
-static int run(int argc, char **argv)
+int main(int argc, char **argv)
 {
 	const char *engine = argc > 1 ? argv[1] : "bt";
 	unsigned rounds = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 0) : ROUNDS;
@@ -276,10 +274,4 @@ static int run(int argc, char **argv)
 	printf("1..%u\n", TESTS);
 	box_destroy(b);
 	return failed ? 1 : 0;
-}
-
-/* As the product does: with the process's memory in one slice, so that there is a window. */
-int main(int argc, char **argv)
-{
-	return layout_run(run, argc, argv);
 }
