@@ -131,10 +131,23 @@ static void check_by_load(struct trans *t, unsigned reg, const struct item *it)
 	t->homes &= ~(1u << T_ADDR);
 }
 
+/* Will the flags be parked later in the block anyway? */
+static bool is_parked_later(const struct trans *t, const struct item *it)
+{
+	const struct item *end = &t->item[t->count - 1];
+
+	for (; it < end; it++)
+		if (it->flags_written || it->kind == KIND_JCC)
+			return false;
+	return it->kind == KIND_RET || it->kind == KIND_JUMP_IND || it->kind == KIND_CALL_IND ||
+	       it->kind == KIND_HELPER_END;
+}
+
 void direct_check(struct trans *t, const struct span *s, const struct item *it)
 {
 	struct emit *e = &t->e;
-	const bool by_load = t->flags == FLAGS_HOST && it->live_before && t->bt->has_bmi2;
+	const bool by_load = t->flags == FLAGS_HOST && it->live_before && t->bt->has_bmi2 &&
+			     !is_parked_later(t, it);
 
 	if (!by_load)
 		flags_clobber(t, it->live_before);
