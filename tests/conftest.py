@@ -30,8 +30,23 @@ COMMAND_SECONDS = 60
 END_SECONDS = 60
 
 
+# On the interpreter these take a fifth of all the time and say little that others do not.
+LONG_ON_INTERP = (
+    "test_boot.py::Test686", "test_boot.py::TestCloudTwoCpus", "test_gdb.py::test_linux", "test_vm.py::test_run["
+)  # fmt: skip
+LONG = ("test_nic.py::test_interpreter[e1000", "test_nic.py::test_interpreter[vmxnet3")
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: long; `make check-slow` runs it, `make check` does not")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        on_interp = "[interp" in item.nodeid and any(name in item.nodeid for name in LONG_ON_INTERP)
+        if on_interp or any(name in item.nodeid for name in LONG):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -60,10 +60,24 @@ if [ -n "$failed" ]; then
 fi
 step format tools/format.sh --check
 step arrows "$PYTHON" tools/check-arrows.py
-step unit meson test -C "$dir" --no-rebuild --print-errorlogs --timeout-multiplier "$patience"
+# tests OPTION...: of those that meson knows.
+tests() {
+    meson test -C "$dir" --no-rebuild --print-errorlogs --timeout-multiplier "$patience" "$@"
+}
+
+step unit tests --no-suite long
 # A guest that cannot be had is not a failure of the code: its tests say that they were skipped.
 guests
+# The long ones among them take one processor and no attention: the other can go on meanwhile.
+tests --suite long --num-processes 1 --logbase long >"$dir/long.log" 2>&1 &
+long=$!
 step program env HANOK="$PWD/$dir/hanok" "$PYTHON" -m pytest -v -rs --durations=5 -m "$marks" tests
+
+if ! wait $long; then
+    printf '\n== long\n'
+    cat "$dir/long.log"
+    failed="$failed long"
+fi
 
 echo
 if [ -n "$failed" ]; then
