@@ -34,7 +34,12 @@ END_SECONDS = 60
 LONG_ON_INTERP = (
     "test_boot.py::Test686", "test_boot.py::TestCloudTwoCpus", "test_gdb.py::test_linux", "test_vm.py::test_run["
 )  # fmt: skip
-LONG = ("test_nic.py::test_interpreter[e1000", "test_nic.py::test_interpreter[vmxnet3")
+# Of these, which boot a kernel each, `make check` runs one model or two of the three.
+LONG = (
+    "test_nic.py::test_interpreter[e1000", "test_nic.py::test_interpreter[vmxnet3", "test_forwards[e1000",
+    "test_capture_on_nat[e1000", "test_capture_on_nat[vmxnet3", "test_jumbo[vmxnet3", "test_two_guests[vmxnet3",
+    "test_storage.py::test_host_is_full[nvme",
+)  # fmt: skip
 
 
 def pytest_configure(config):
