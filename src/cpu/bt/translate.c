@@ -20,9 +20,9 @@ unsigned bt_mode_index(struct bt *bt, uint16_t key)
 {
 	for (unsigned n = 0; n < BT_MODES; n++) {
 		uint16_t there = __atomic_load_n(&bt->mode_keys[n], __ATOMIC_RELAXED);
-		if (there == key || (!there && __atomic_compare_exchange_n(
-						       &bt->mode_keys[n], &there, key, false,
-						       __ATOMIC_RELAXED, __ATOMIC_RELAXED)) ||
+		if (there == key ||
+		    (!there && __atomic_compare_exchange_n(&bt->mode_keys[n], &there, key, false,
+							   __ATOMIC_RELAXED, __ATOMIC_RELAXED)) ||
 		    there == key)
 			return n;
 	}
