@@ -15,7 +15,7 @@
  * address of a guest's, and the other way round.
  *
  *   0x2000 ......  guard, 4 GiB
- *   0x2100 ......  guest RAM begins somewhere in the next 8 TiB (mem/mem.c)
+ *   0x2100 ......  guest RAM begins somewhere in the next 8 TiB (mem/ram.c)
  *   ... 0x2e00     libraries, vdso, stacks of threads and what else mmap places, downwards
  *   0x2f00 ......  the program, then its heap, upwards; near the end the vdso, of older kernels
  *   ... 0x3000     guard, 4 GiB

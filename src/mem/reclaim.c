@@ -11,7 +11,7 @@
  *   still LEAVING      ──>  LOCKED                                who needs the page: waits
  *                           zero? drop.  clean? drop.
  *                           else compress it into the store
- *                           give it back to the host         
+ *                           give it back to the host
  *                           SWAPPED, ZERO or nothing              who needs the page: loads it
  *
  * Nothing here needs a privilege or a kernel feature: a software engine reaches memory by its TLBs

@@ -162,10 +162,16 @@ static void find_mode(struct soft_cpu *c)
 
 /* ---- finding blocks ---- */
 
+/* Arithmetic flags as they are parked. */
+static uint32_t parked(uint64_t rflags)
+{
+	return (uint32_t)(((rflags & 0xd5) | FLAG_R1) << 8 | (rflags >> 11 & 1));
+}
+
 /* What translated code takes from RFLAGS. */
 static void park(struct soft_cpu *c)
 {
-	c->bt.flags = (uint32_t)(((c->s.rflags & 0xd5) | FLAG_R1) << 8 | (c->s.rflags >> 11 & 1));
+	c->bt.flags = parked(c->s.rflags);
 	c->bt.request_mask = (c->s.rflags & FLAG_IF) ? UINT32_MAX : ~(uint32_t)VCPU_REQ_IRQ;
 	if (c->translator->stress.interrupts)
 		c->bt.request_mask = 0; /* it comes back anyway, having got on by one */
@@ -546,7 +552,7 @@ const void *bt_window_fault(struct soft_cpu *c)
 	const uint32_t flushes = atomic_load(&c->translator->flushes);
 
 	if (f->flags_in_host)
-		c->bt.flags = (uint32_t)((f->flags & 0xd5) | FLAG_R1) << 8 | (f->flags >> 11 & 1);
+		c->bt.flags = parked(f->flags);
 	unpark(c);
 	c->s.rip = f->rip;
 	c->break_block = false;

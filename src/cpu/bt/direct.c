@@ -12,11 +12,11 @@
  *	(the instruction)
  *
  * Nothing waits for the answer. Where flags are wanted that the comparison would overwrite, a table is read
- * instead, which has a hole for the slice. The monitor's memory lies at least LAYOUT_GUARD inside of its slice, so one
- * answer for a register does for all displacements, and for all that is added to the register in the
- * block. Accesses share answers as they share look-ups: a span (span.c) is what one answer is for. A loop
- * (loop.c) asks once for all turns: its registers move by little, and whatever they come to is accessed,
- * so that they do not pass the guard unseen.
+ * instead, which has a hole for the slice. The monitor's memory lies at least LAYOUT_GUARD inside of its
+ * slice, so one answer for a register does for all displacements, and for all that is added to the register
+ * in the block. Accesses share answers as they share look-ups: a span (span.c) is what one answer is for. A
+ * loop (loop.c) asks once for all turns: its registers move by little, and whatever they come to is
+ * accessed, so that they do not pass the guard unseen.
  *
  * A page that is not in the window, or not to be written, faults in the host, and so does everything of the
  * kernel's half. Where that may be is kept for each block: which guest instruction is it, and are the
@@ -63,16 +63,6 @@ static bool has_segment(const struct item *it)
 	return it->i.seg == SEG_FS || it->i.seg == SEG_GS;
 }
 
-static bool is_constant(const struct item *it)
-{
-	return it->i.base >= GPR_NR && it->i.index >= GPR_NR && !has_segment(it);
-}
-
-static uint64_t constant(const struct item *it)
-{
-	return (uint64_t)it->i.disp + (it->i.base == REG_IP ? it->rip + it->i.length : 0);
-}
-
 /*
  * Left out are instructions of MMX, for when one faults the host's processor has changed x87's registers
  * already; and what locks, which the interpreter does where it lies across pages, for hosts that make their
@@ -80,13 +70,12 @@ static uint64_t constant(const struct item *it)
  */
 bool direct_may_reach(const struct item *it)
 {
+	uint64_t gva;
+
 	if (it->needs == LOADED_X87 || (it->i.flags & INSN_LOCK) ||
 	    (it->kind == KIND_MEMORY && it->i.mnemonic == ZYDIS_MNEMONIC_XCHG))
 		return false;
-	if (!is_constant(it))
-		return true;
-	const uint64_t gva = constant(it);
-	return gva >> 47 == 0 && !direct_is_near_slice(gva);
+	return !constant_address(it, 0, &gva) || (gva >> 47 == 0 && !direct_is_near_slice(gva));
 }
 
 bool direct_needs_check(const struct span *s)
@@ -123,7 +112,7 @@ static void check_by_load(struct trans *t, unsigned reg, const struct item *it)
 {
 	struct emit *e = &t->e;
 
-	e_rorx64(e, T_INDEX, reg, BT_SLICES_SHIFT);
+	e_rorx(e, true, T_INDEX, reg, BT_SLICES_SHIFT);
 	e_mov_rr32(e, T_INDEX, T_INDEX);
 	e_load(e, T_ADDR, OFF(bt.slices));
 	note_site(t, it);
@@ -158,11 +147,11 @@ void direct_check(struct trans *t, const struct span *s, const struct item *it)
 		return;
 	}
 	if (t->bt->has_bmi2) {
-		e_rorx64(e, T_INDEX, reg, LAYOUT_SHIFT);
+		e_rorx(e, true, T_INDEX, reg, LAYOUT_SHIFT);
 	} else {
 		if (reg != T_INDEX)
 			e_mov_rr(e, T_INDEX, reg);
-		e_shr64(e, T_INDEX, LAYOUT_SHIFT);
+		e_shr(e, true, T_INDEX, LAYOUT_SHIFT);
 	}
 	e_cmp8_ri(e, T_INDEX, LAYOUT_SLICE);
 	add_plain_exit(t, it->rip, e_jcc_later(e, CC_E));
@@ -181,25 +170,26 @@ static unsigned spare(const struct item *it)
 	return names(it, T_ADDR) ? T_INDEX : T_ADDR;
 }
 
-/* Brings the address to where the instruction can have it, and says how. */
+/* Brings an address that no registers make to where the instruction can have it, and says how. */
 static enum addressing reach(struct trans *t, const struct item *it, unsigned reg, int32_t *disp)
 {
+	uint64_t gva;
 	struct emit *e = &t->e;
 
 	*disp = 0;
 	t->homes &= ~(1u << reg);
-	if (has_segment(it)) {
+	if (!constant_address(it, 0, &gva)) {
 		e_load(e, reg, OFF(seg_base) + it->i.seg * sizeof(uint64_t));
 		*disp = (int32_t)it->i.disp;
-	} else if (constant(it) <= INT32_MAX) {
+	} else if (gva <= INT32_MAX) {
 		if (it->i.base == REG_IP)
 			t->may_move = false;
-		*disp = (int32_t)constant(it);
+		*disp = (int32_t)gva;
 		return ADDR_ABSOLUTE;
 	} else if (it->i.base == REG_IP) {
-		mov_rip(t, reg, constant(it));
+		mov_rip(t, reg, gva);
 	} else {
-		e_mov_ri(e, reg, constant(it));
+		e_mov_ri(e, reg, gva);
 	}
 	return reg == T_ADDR ? ADDR_R11 : ADDR_R10;
 }
@@ -207,7 +197,7 @@ static enum addressing reach(struct trans *t, const struct item *it, unsigned re
 static void direct_memory(struct trans *t, const struct item *it)
 {
 	struct emit *e = &t->e;
-	const bool by_registers = !is_constant(it) && !has_segment(it);
+	const bool by_registers = it->i.base < GPR_NR || it->i.index < GPR_NR;
 	enum addressing how = ADDR_R11;
 	int32_t disp = 0;
 
@@ -228,33 +218,21 @@ static void direct_memory(struct trans *t, const struct item *it)
 
 bool direct_load_target(struct trans *t, const struct item *it)
 {
-	struct emit *e = &t->e;
 	const struct insn *i = &it->i;
-
-	if (i->addr_bytes != 8 || has_segment(it) || !direct_may_reach(it))
-		return false;
-	if (is_constant(it)) {
-		int32_t disp;
-		const bool absolute = reach(t, it, T_ADDR, &disp) == ADDR_ABSOLUTE;
-		note_site(t, it);
-		if (absolute)
-			e_load_absolute(e, T_ADDR, disp);
-		else
-			e_load_base(e, T_ADDR, T_ADDR, 0);
-		return true;
-	}
 	const struct span operand = {
 		.base = i->base < GPR_NR ? i->base : REG_NONE,
 		.index = i->index < GPR_NR ? i->index : REG_NONE,
 		.scale = i->scale,
 		.seg = REG_NONE,
 	};
-	direct_check(t, &operand, it);
-	emit_homes_in(t, it->address & HOME_MASK);
-	e_lea(e, true, T_ADDR, i->base < GPR_NR ? i->base : 0xff,
-	      i->index < GPR_NR ? i->index : 0xff, i->scale, (int32_t)i->disp);
+
+	if (i->addr_bytes != 8 || has_segment(it) || !direct_may_reach(it))
+		return false;
+	if (direct_needs_check(&operand))
+		direct_check(t, &operand, it);
+	emit_address(t, it, 0);
 	note_site(t, it);
-	e_load_base(e, T_ADDR, T_ADDR, 0);
+	e_load_base(&t->e, T_ADDR, T_ADDR, 0);
 	return true;
 }
 

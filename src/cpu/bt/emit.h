@@ -215,21 +215,12 @@ static inline void e_store(struct emit *e, size_t offset, unsigned src)
 	e_gs(e, true, 0x89, src, offset);
 }
 
-/* mov dst, [base + disp] and mov dst, [disp] */
+/* mov dst, [base + disp] */
 static inline void e_load_base(struct emit *e, unsigned dst, unsigned base, int32_t disp)
 {
 	e_rex(e, true, dst, 0, base);
 	e8(e, 0x8b);
 	e_modrm_base(e, dst, base, disp);
-}
-
-static inline void e_load_absolute(struct emit *e, unsigned dst, int32_t disp)
-{
-	e_rex(e, true, dst, 0, 0);
-	e8(e, 0x8b);
-	e8(e, (uint8_t)(0x04 | (dst & 7) << 3));
-	e8(e, 0x25);
-	e32(e, (uint32_t)disp);
 }
 
 static inline void e_load32(struct emit *e, unsigned dst, size_t offset)
@@ -291,37 +282,23 @@ static inline void e_gs_base(struct emit *e, bool w, uint8_t opcode, unsigned re
 	e_disp(e, mod, (int32_t)offset);
 }
 
-/* rorx dst, src, by (32 bits; BMI2) */
-static inline void e_rorx32(struct emit *e, unsigned dst, unsigned src, unsigned by)
+/* rorx dst, src, by (BMI2) */
+static inline void e_rorx(struct emit *e, bool w, unsigned dst, unsigned src, unsigned by)
 {
 	struct piece i = {0};
 
 	add8(&i, 0xc4);
 	add8(&i, (uint8_t)((dst < 8 ? 0x80 : 0) | 0x40 | (src < 8 ? 0x20 : 0) | 3));
-	add8(&i, 0x7b);
+	add8(&i, w ? 0xfb : 0x7b);
 	add8(&i, 0xf0);
 	add8(&i, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
 	add8(&i, (uint8_t)by);
 	e_piece(e, &i);
 }
 
-/* rorx dst, src, by (64 bits; BMI2) */
-static inline void e_rorx64(struct emit *e, unsigned dst, unsigned src, unsigned by)
+static inline void e_shr(struct emit *e, bool w, unsigned reg, unsigned by)
 {
-	struct piece i = {0};
-
-	add8(&i, 0xc4);
-	add8(&i, (uint8_t)((dst < 8 ? 0x80 : 0) | 0x40 | (src < 8 ? 0x20 : 0) | 3));
-	add8(&i, 0xfb);
-	add8(&i, 0xf0);
-	add8(&i, (uint8_t)(0xc0 | (dst & 7) << 3 | (src & 7)));
-	add8(&i, (uint8_t)by);
-	e_piece(e, &i);
-}
-
-static inline void e_shr64(struct emit *e, unsigned reg, unsigned by)
-{
-	e_rr(e, true, 0xc1, 5, reg);
+	e_rr(e, w, 0xc1, 5, reg);
 	e8(e, (uint8_t)by);
 }
 

@@ -24,14 +24,6 @@
 enum { ENTRY_BYTES = sizeof(struct tlb_entry), ENTRY_SHIFT = 5 };
 static_assert(ENTRY_BYTES == 1 << ENTRY_SHIFT, "the index is scaled by a shift");
 
-static void emit_shr32(struct emit *e, unsigned reg, unsigned by)
-{
-	e_rex(e, false, 0, 0, reg);
-	e8(e, 0xc1);
-	e8(e, (uint8_t)(0xe8 | (reg & 7)));
-	e8(e, (uint8_t)by);
-}
-
 void emit_sum(struct emit *e)
 {
 	e_lea(e, true, T_ADDR, T_ADDR, T_INDEX, 1, 0);
@@ -76,10 +68,10 @@ static unsigned find_entry(struct trans *t, unsigned class, unsigned size, unsig
 	struct emit *e = &t->e;
 
 	if (t->bt->has_bmi2) {
-		e_rorx32(e, T_INDEX, T_ADDR, MEM_PAGE_SHIFT - ENTRY_SHIFT);
+		e_rorx(e, false, T_INDEX, T_ADDR, MEM_PAGE_SHIFT - ENTRY_SHIFT);
 	} else {
 		e_mov_rr32(e, T_INDEX, T_ADDR);
-		emit_shr32(e, T_INDEX, MEM_PAGE_SHIFT - ENTRY_SHIFT);
+		e_shr(e, false, T_INDEX, MEM_PAGE_SHIFT - ENTRY_SHIFT);
 	}
 	e_alu_ri(e, false, ALU_AND, T_INDEX, (TLB_ENTRIES - 1) << ENTRY_SHIFT);
 	e_gs_base(e, true, 0x33, T_ADDR, T_INDEX, tlb_table(t, class) + tag_of(write));
@@ -151,7 +143,7 @@ unsigned emit_lookup_distance(struct trans *t, unsigned size, unsigned align, bo
 	return count;
 }
 
-static bool constant_address(const struct item *it, int extra, uint64_t *gva)
+bool constant_address(const struct item *it, int extra, uint64_t *gva)
 {
 	const struct insn *i = &it->i;
 

@@ -30,12 +30,6 @@
 
 /* ---- requests between vCPUs ---- */
 
-static void forbid_writes(struct soft_cpu *c, uint64_t gpa)
-{
-	tlb_forbid_writes(&c->tlb, gpa);
-	bt_window_forbid_writes(c, gpa);
-}
-
 /* To the pages that others ask about: each waits, with its pages in making[], until this has been done or
  * this vCPU has left run(). */
 static void forget_writes_to_asked(struct soft_cpu *c)
@@ -46,7 +40,7 @@ static void forget_writes_to_asked(struct soft_cpu *c)
 		for (unsigned k = 0; k < 2; k++) {
 			const uint64_t page = atomic_load(&bt->cpus[n]->bt.making[k]);
 			if (page && bt->cpus[n] != c)
-				forbid_writes(c, page & PAGE_MASK);
+				cpu_forbid_writes(c, page & PAGE_MASK);
 		}
 	}
 }
@@ -211,7 +205,7 @@ bool bt_begin_making(struct soft_cpu *c, const uint64_t gpa[2])
 		if (atomic_load(mark) == BT_UNMARKED)
 			atomic_store(mark, BT_MARKED);
 		if (open[n])
-			forbid_writes(c, gpa[n]);
+			cpu_forbid_writes(c, gpa[n]);
 	}
 	for (unsigned n = 0; n < bt->cpu_count && !any; n++)
 		any = bt->cpus[n] != c && may_write(bt->cpus[n], gpa, open);

@@ -20,10 +20,10 @@ unsigned bt_mode_index(struct bt *bt, uint16_t key)
 {
 	for (unsigned n = 0; n < BT_MODES; n++) {
 		uint16_t there = __atomic_load_n(&bt->mode_keys[n], __ATOMIC_RELAXED);
-		if (there == key ||
-		    (!there && __atomic_compare_exchange_n(&bt->mode_keys[n], &there, key, false,
-							   __ATOMIC_RELAXED, __ATOMIC_RELAXED)) ||
-		    there == key)
+		if (!there && __atomic_compare_exchange_n(&bt->mode_keys[n], &there, key, false,
+							  __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+			return n;
+		if (there == key)
 			return n;
 	}
 	return BT_MODES;
@@ -543,7 +543,6 @@ static void emit_all(struct trans *t)
 		}
 		emit_loop_head(t);
 	}
-	t->homes = 0;
 	for (unsigned n = 0; n < t->count; n++) {
 		struct item *it = &t->item[n];
 		bool last = n + 1 == t->count || it->kind == KIND_JCC;
@@ -559,7 +558,6 @@ static void emit_all(struct trans *t)
 		t->minds = minds_homes(t, it);
 		t->homes = t->minds ? t->homes : 0;
 		emit_item(t, it);
-		t->homes = t->minds ? t->homes : 0;
 		t->minds = false;
 		note_held(t, it);
 	}

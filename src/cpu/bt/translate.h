@@ -250,6 +250,8 @@ struct constant_lookup {
 };
 bool emit_lookup_constant(struct trans *t, const struct item *it, int extra, unsigned size,
 			  unsigned align, bool write, struct constant_lookup *l);
+/* Where the item's operand + extra is known at translation: its address. */
+bool constant_address(const struct item *it, int extra, uint64_t *gva);
 /* T_ADDR += T_INDEX: one register for the host address. */
 void emit_sum(struct emit *e);
 

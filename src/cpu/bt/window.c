@@ -14,9 +14,9 @@
  * which can be mapped twice.
  *
  * It is for one address space at a time, the one that timer interrupts have found running again and again; of
- * machines with one vCPU, for others would have to wait for each other with every page. For a page that comes into the window costs several microseconds, and processes that end soon
- * or take turns are better off with the software TLB. The code of both is another translation mode
- * (MODE_KEY_WINDOW).
+ * machines with one vCPU, for several would have to wait for each other with every page. A page that comes
+ * into the window costs several microseconds, and processes that end soon or take turns are better off with
+ * the software TLB. The code of both is another translation mode (MODE_KEY_WINDOW).
  *
  * The window is a cache of the guest's page tables, as a TLB is, and only holds what a TLB may hold: pages
  * that user code may reach and whose accessed bit is set; writable ones whose dirty bit is set, and which have

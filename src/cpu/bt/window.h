@@ -80,7 +80,7 @@ struct window_run {
 /* May there be a page of the window at gva? */
 bool window_is_for(const struct bt_window *w, uint64_t gva);
 struct window_page *window_find(struct bt_window *w, uint64_t gva);
-/* False: the host does not let it be mapped. */
+/* False: it is not RAM, or the host does not let it be mapped. */
 bool window_map(struct bt_window *w, const struct window_run *run);
 void window_drop(struct bt_window *w, struct window_page *p);
 void window_drop_all(struct bt_window *w);

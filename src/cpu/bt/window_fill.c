@@ -157,10 +157,8 @@ bool window_bring_in(struct soft_cpu *c, struct bt_window *w, uint64_t gva, bool
 				 .pages = 1,
 				 .write = e->write == page};
 	const struct window_page *p = window_find(w, page);
-	uint64_t offset;
 
-	if (run.gpa >> MEM_PAGE_SHIFT >= w->gpfns ||
-	    mem_file(w->mem, (const void *)run.hva, &offset) < 0)
+	if (run.gpa >> MEM_PAGE_SHIFT >= w->gpfns)
 		return false;
 	if (p && p->gpfn == run.gpa >> MEM_PAGE_SHIFT && (p->write || !write))
 		return false; /* it is there: something else is wrong with the access */

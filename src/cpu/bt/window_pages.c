@@ -125,6 +125,8 @@ bool window_map(struct bt_window *w, const struct window_run *run)
 	uint64_t offset;
 	const int fd = mem_file(w->mem, (const void *)run->hva, &offset);
 
+	if (fd < 0)
+		return false; /* ROM */
 	if (w->live + run->pages > WINDOW_PAGES || w->maps >= WINDOW_MAPS)
 		window_drop_all(w);
 	w->maps++;

@@ -81,9 +81,7 @@ static void mark_code_page(struct soft_cpu *c, uint64_t gpa)
 	if (page >= c->blocks->pages || blocks_page_is_code(c, gpa))
 		return;
 	c->blocks->code_pages[page / 8] |= 1u << page % 8;
-	tlb_forbid_writes(&c->tlb, gpa);
-	if (c->translator)
-		bt_window_forbid_writes(c, gpa);
+	cpu_forbid_writes(c, gpa);
 }
 
 void blocks_note_write(struct soft_cpu *c, uint64_t gpa)

@@ -151,6 +151,8 @@ void cpu_flush_tlb(struct soft_cpu *c, bool keep_global);
 /* CR3 was loaded: the same, keeping what is global; flush: other copies than the TLB, too. */
 void cpu_switch_tlb(struct soft_cpu *c, bool flush);
 
+/* From now on no store to this guest-physical page hits the TLB, nor another copy of its entries. */
+void cpu_forbid_writes(struct soft_cpu *c, uint64_t gpa);
 /* Remembers that a TLB entry is part of a large page, for INVLPG. */
 void cpu_note_page(struct soft_cpu *c, uint64_t gva, const struct mmu_page *page);
 /* INVLPG's work: drops translations of one page, whatever its size. */

@@ -161,6 +161,13 @@ void cpu_flush_page(struct soft_cpu *c, uint64_t gva)
 	c->break_block = true;
 }
 
+void cpu_forbid_writes(struct soft_cpu *c, uint64_t gpa)
+{
+	tlb_forbid_writes(&c->tlb, gpa);
+	if (c->translator)
+		bt_window_forbid_writes(c, gpa);
+}
+
 void cpu_near_jump(struct soft_cpu *c, uint64_t target)
 {
 	if (c->mode == MODE_64) {
