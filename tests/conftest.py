@@ -69,6 +69,19 @@ def engine(request):
     return request.param
 
 
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory):
+    """tests/cli_guest.S, assembled: a guest that does what the letters of its command line say."""
+    path = tmp_path_factory.mktemp("kernel") / "guest.elf"
+    subprocess.run(
+        ["gcc", "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,-N,-Ttext=0x100000,--build-id=none"]
+        + ["-Wl,-z,noexecstack", "-o", path, TOP / "tests/cli_guest.S"],
+        check=True,
+        capture_output=True,
+    )
+    return path
+
+
 class Guest(NamedTuple):
     """A kernel and an initramfs on the host."""
 

@@ -18,22 +18,9 @@ import time
 
 import pexpect
 import pytest
-from conftest import TIMEOUT_SCALE, TOP, run_hanok
+from conftest import TIMEOUT_SCALE, run_hanok
 
 FLOOD = "0123456789" * 20000
-
-
-@pytest.fixture(scope="session")
-def kernel(tmp_path_factory):
-    """The guest, assembled."""
-    path = tmp_path_factory.mktemp("cli") / "guest.elf"
-    subprocess.run(
-        ["gcc", "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,-N,-Ttext=0x100000,--build-id=none"]
-        + ["-Wl,-z,noexecstack", "-o", path, TOP / "tests/cli_guest.S"],
-        check=True,
-        capture_output=True,
-    )
-    return path
 
 
 def guest_arguments(kernel, engine, orders, *options):

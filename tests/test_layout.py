@@ -26,19 +26,6 @@ AT_SYSINFO_EHDR = 33
 
 
 @pytest.fixture(scope="session")
-def kernel(tmp_path_factory):
-    """The guest, assembled."""
-    path = tmp_path_factory.mktemp("layout") / "guest.elf"
-    subprocess.run(
-        ["gcc", "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,-N,-Ttext=0x100000,--build-id=none"]
-        + ["-Wl,-z,noexecstack", "-o", path, TOP / "tests/cli_guest.S"],
-        check=True,
-        capture_output=True,
-    )
-    return path
-
-
-@pytest.fixture(scope="session")
 def probe(tmp_path_factory):
     """tests/layout_probe.c: says whether the vdso works where it is."""
     path = tmp_path_factory.mktemp("layout") / "layout_probe"

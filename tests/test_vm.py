@@ -26,19 +26,6 @@ PATIENCE = 30 * TIMEOUT_SCALE
 VERBS = "create start stop pause resume reset balloon ps console logs rm clone snapshot".split()
 
 
-@pytest.fixture(scope="session")
-def kernel(tmp_path_factory):
-    """The guest, assembled."""
-    path = tmp_path_factory.mktemp("vm") / "guest.elf"
-    subprocess.run(
-        ["gcc", "-m32", "-nostdlib", "-static", "-no-pie", "-Wl,-N,-Ttext=0x100000,--build-id=none"]
-        + ["-Wl,-z,noexecstack", "-o", path, TOP / "tests/cli_guest.S"],
-        check=True,
-        capture_output=True,
-    )
-    return path
-
-
 class House:
     """A place for machines and their sockets, and the program on it."""
 

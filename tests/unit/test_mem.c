@@ -10,33 +10,17 @@
 #include <string.h>
 
 #include "mem/mem.h"
+#include "mem_kinds.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
-
-/* Every test runs on both kinds of memory: private, and a file's. */
-static bool of_a_file;
-
-static int set_private(void **unused)
-{
-	(void)unused;
-	of_a_file = false;
-	return 0;
-}
-
-static int set_file(void **unused)
-{
-	(void)unused;
-	of_a_file = true;
-	return 0;
-}
 
 static struct mem *make(uint64_t bytes)
 {
 	struct mem *m;
 	struct error err = {0};
 
-	if ((of_a_file ? mem_create_shared : mem_create)(&m, bytes, &err))
+	if (create_mem(&m, bytes, &err))
 		fail_msg("%s", err.text);
 	return m;
 }

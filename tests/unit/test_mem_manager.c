@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "mem/mem.h"
+#include "mem_kinds.h"
 
 #define MIB (UINT64_C(1) << 20)
 enum { RAM_MIB = 64, LIMIT_MIB = 8, PAGES = RAM_MIB * 256 };
@@ -41,23 +42,6 @@ static bool trouble_is(const char *what)
 	return is;
 }
 
-/* Every test runs on both kinds of memory: private, and a file's. */
-static bool of_a_file;
-
-static int set_private(void **unused)
-{
-	(void)unused;
-	of_a_file = false;
-	return 0;
-}
-
-static int set_file(void **unused)
-{
-	(void)unused;
-	of_a_file = true;
-	return 0;
-}
-
 static struct mem *make(uint64_t limit, const char *dir)
 {
 	struct mem *m;
@@ -65,7 +49,7 @@ static struct mem *make(uint64_t limit, const char *dir)
 	struct mem_config c = {.limit_bytes = limit, .swap_dir = dir, .trouble = note_trouble};
 
 	trouble[0] = 0;
-	assert_int_equal((of_a_file ? mem_create_shared : mem_create)(&m, RAM_MIB * MIB, &err), 0);
+	assert_int_equal(create_mem(&m, RAM_MIB * MIB, &err), 0);
 	if (mem_start(m, &c, &err))
 		fail_msg("%s", err.text);
 	return m;
