@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from conftest import BOOT_SECONDS, TIMEOUT_SCALE, TOP, run_hanok
-from test_vm import House, ask, house, kernel, wait_until  # noqa: F401
+from test_vm import House, ask, house, wait_until  # noqa: F401
 
 # A guest of less than 512 MiB has no huge pages unless it is told to.
 RUN = "echo madvise >/sys/kernel/mm/transparent_hugepage/enabled; pagemap"

@@ -15,7 +15,7 @@ import threading
 
 import pytest
 from conftest import TIMEOUT_SCALE, TOP
-from test_vm import house, kernel  # noqa: F401
+from test_vm import house  # noqa: F401
 
 SECONDS = int(os.environ.get("HANOK_SOAK_S", "300"))
 CPUS = os.environ.get("HANOK_SOAK_CPUS", "2")
