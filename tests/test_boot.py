@@ -7,7 +7,6 @@ machine can answer, and lets its last test end it in one of the ways a guest can
 
 import hashlib
 import re
-import subprocess
 import time
 
 import pytest

@@ -653,7 +653,7 @@ def test_pty(background):
 def test_doctor(hanok):
     result = run_hanok(hanok, "doctor")
     assert result.returncode == 0, result.stdout
-    for name in ("engine", "cpu", "kvm", "hugepages", "userfaultfd", "io_uring", "netns", "tap"):
+    for name in ("engine", "cpu", "kvm", "window", "hugepages", "userfaultfd", "io_uring", "netns", "tap"):
         assert re.search(rf"^{name} +(ok|limited|missing) ", result.stdout, re.M), name
 
 

@@ -191,6 +191,17 @@ def test_low_hard_limit(hanok, kernel):
     assert (result.returncode, result.stdout, result.stderr) == (0, "hello\n", "")
 
 
+def test_doctor_tells(own, hanok):
+    """Whether guests can have the window here."""
+    words = "window +ok +programs of guests with one vCPU"
+    assert re.search(words, run_hanok(hanok, "doctor").stdout)
+    low = subprocess.run(
+        ["sh", "-c", f'ulimit -SHs 8192; exec "{hanok}" doctor'], capture_output=True, text=True, check=False
+    )
+    assert low.returncode == 0
+    assert re.search(r"window +limited +not here.* 0x.*ulimit -Hs", low.stdout), low.stdout
+
+
 def test_unlimited_stack(own, running):
     """With no limit mmap would go upwards from far below; after all it does not."""
     if resource.getrlimit(resource.RLIMIT_STACK)[1] != resource.RLIM_INFINITY:

@@ -27,11 +27,17 @@ static const struct {
 	const char *name;
 	void (*probe)(struct finding *f);
 } probes[] = {
-	{"engine", probe_engines},    {"cpu", probe_cpu},
-	{"tsc", probe_tsc},	      {"kvm", probe_kvm},
-	{"memory", probe_memory},     {"hugepages", probe_huge_pages},
-	{"ksm", probe_ksm},	      {"userfaultfd", probe_userfaultfd},
-	{"io_uring", probe_io_uring}, {"netns", probe_netns},
+	{"engine", probe_engines},
+	{"cpu", probe_cpu},
+	{"tsc", probe_tsc},
+	{"kvm", probe_kvm},
+	{"window", probe_window},
+	{"memory", probe_memory},
+	{"hugepages", probe_huge_pages},
+	{"ksm", probe_ksm},
+	{"userfaultfd", probe_userfaultfd},
+	{"io_uring", probe_io_uring},
+	{"netns", probe_netns},
 	{"tap", probe_tap},
 };
 enum { PROBES = sizeof(probes) / sizeof(probes[0]) };

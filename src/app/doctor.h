@@ -26,6 +26,7 @@ void probe_cpu(struct finding *f);
 void probe_tsc(struct finding *f);
 void probe_engines(struct finding *f);
 void probe_kvm(struct finding *f);
+void probe_window(struct finding *f);
 void probe_memory(struct finding *f);
 void probe_huge_pages(struct finding *f);
 void probe_ksm(struct finding *f);

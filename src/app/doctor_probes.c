@@ -22,6 +22,7 @@
 
 #include "app/doctor.h"
 #include "base/clock.h"
+#include "base/layout.h"
 #include "cpu/engine.h"
 
 /* The first line of a small file under /proc or /sys; false when it cannot be read. */
@@ -118,6 +119,26 @@ void probe_tsc(struct finding *f)
 			"not invariant (the kernel's own clock source is %s): guests' clocks may "
 			"drift",
 			name);
+	}
+}
+
+/* Of this process, which was laid out as one that runs a machine is (main.c). */
+void probe_window(struct finding *f)
+{
+	struct layout_taken stack;
+	struct error why;
+
+	if (layout_is_own(&stack, &why)) {
+		finding_set(
+			f, FINDING_OK,
+			"programs of guests with one vCPU find their memory at its own addresses");
+	} else {
+		finding_set(
+			f, FINDING_LIMITED,
+			"not here, so engine bt looks up each address that a guest uses: %.120s",
+			why.text);
+		finding_mend(f, "let processes have a large stack (`ulimit -Hs unlimited`) and lay "
+				"out their own memory (`setarch -R` and sanitizers do not)");
 	}
 }
 

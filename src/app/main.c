@@ -140,10 +140,12 @@ static int command(int argc, char **argv)
 	return unknown_verb(argv[1]);
 }
 
-/* What runs a machine keeps its memory together, so that the rest of the address space is the guest's. */
+/* What runs a machine keeps its memory together, so that the rest of the address space is the guest's; and what
+ * says whether that can be had here. */
 int main(int argc, char **argv)
 {
-	if (argc >= 2 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "start")))
+	if (argc >= 2 &&
+	    (!strcmp(argv[1], "run") || !strcmp(argv[1], "start") || !strcmp(argv[1], "doctor")))
 		return layout_run(command, argc, argv);
 	return command(argc, argv);
 }
