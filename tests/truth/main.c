@@ -19,6 +19,7 @@ struct options {
 	unsigned length; /* instructions in a case */
 	unsigned shown;	 /* differences shown in full for each mnemonic */
 	bool list, replaying, only64;
+	bool any_rsp; /* native_takes_any_rsp */
 };
 
 struct tally {
@@ -135,6 +136,20 @@ static void list_forms(const struct options *o, unsigned forms)
 	}
 }
 
+enum { SP = 4 }; /* in gpr[] */
+
+static uint64_t canonical(uint64_t v)
+{
+	return (uint64_t)((int64_t)(v << 16) >> 16);
+}
+
+/* Did an interrupt come while RSP was what the host does not bear? */
+static bool was_refused(const struct options *o, const struct result *native)
+{
+	return !o->any_rsp && (native->vector == 6 || native->vector == 13) &&
+	       native->gpr[SP] != canonical(native->gpr[SP]);
+}
+
 /* Fills the batch with the next cases; *number goes on. */
 static void fill(const struct options *o, struct batch *b, uint64_t *number, unsigned forms,
 		 uint64_t limit, struct tally *y)
@@ -145,10 +160,14 @@ static void fill(const struct options *o, struct batch *b, uint64_t *number, uns
 			break; /* other contents of memory */
 		if (!wanted(o, (unsigned)(*number % forms)))
 			continue;
-		if (case_make(&b->in[b->count], o->seed, *number, forms, o->length))
-			b->out[b->count++].vector = VECTOR_NOT_RUN;
-		else
+		struct tcase *t = &b->in[b->count];
+		if (!case_make(t, o->seed, *number, forms, o->length)) {
 			y->left_out++;
+			continue;
+		}
+		if (!o->any_rsp)
+			t->gpr[SP] = canonical(t->gpr[SP]);
+		b->out[b->count++].vector = VECTOR_NOT_RUN;
 	}
 }
 
@@ -161,7 +180,7 @@ static void judge(const struct options *o, const struct tcase *t, const struct r
 		y->carried_out++;
 	else
 		y->faults++;
-	if (results_agree(t, native, engine))
+	if (results_agree(t, native, engine) || was_refused(o, native))
 		return;
 	y->differ++;
 	if (y->by_mnemonic[form_at(t->form)->mnemonic]++ < o->shown)
@@ -262,6 +281,10 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (!o.only64 && !native_has_32_bit()) {
+		printf("truth: this host does not run 32-bit code, which is left out\n");
+		o.only64 = true;
+	}
 	unsigned forms = forms_init(!o.only64);
 	if (o.list) {
 		list_forms(&o, forms);
@@ -269,6 +292,7 @@ int main(int argc, char **argv)
 	}
 	printf("truth: engine %s, seed %llu, %u forms\n", o.engine, (unsigned long long)o.seed,
 	       forms);
+	o.any_rsp = native_takes_any_rsp();
 	compare_for(o.engine);
 	int ret = run_all(&o, forms, &err);
 	if (ret < 0)

@@ -187,10 +187,10 @@ static int map_pages(void)
 	return 0;
 }
 
-static int take_signals(void)
+static int take_signals(void (*handler)(int, siginfo_t *, void *))
 {
 	static const int sigs[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE};
-	struct sigaction sa = {.sa_sigaction = signal_entry, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+	struct sigaction sa = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 	enum { STACK_BYTES = 1 << 16 };
 	stack_t ss = {.ss_size = STACK_BYTES,
 		      .ss_sp = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
@@ -215,6 +215,7 @@ static int lock_up(void)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 		ALLOW(SYS_rt_sigreturn),
+		ALLOW(SYS_arch_prctl), /* for FS; nothing to get out by */
 		ALLOW(SYS_futex),
 		ALLOW(SYS_exit_group),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
@@ -227,20 +228,79 @@ static int lock_up(void)
 	return 0;
 }
 
+/* FS last: from then on libc's state is out of reach. */
 _Noreturn static void child_main(struct shared *s)
 {
+	const long set_fs = SYS_arch_prctl;
+	long ret;
+
 	sh = s;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (map_pages() || take_signals() ||
+	if (map_pages() || take_signals(signal_entry) ||
 	    syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, GS_BASE))
 		_exit(1);
 	if (lock_up())
 		_exit(2);
-	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es\n\twrfsbase %1\n\tint3"
-			 :
-			 : "r"(SEL_DATA), "r"((uint64_t)FS_BASE)
-			 : "memory");
+	__asm__ volatile("mov %3, %%ds\n\tmov %3, %%es\n\tsyscall\n\tint3"
+			 : "=a"(ret)
+			 : "a"(set_fs), "D"(0x1002L /* ARCH_SET_FS */), "r"(SEL_DATA),
+			   "S"((long)FS_BASE)
+			 : "rcx", "r11", "memory");
+	(void)ret;
 	__builtin_unreachable();
+}
+
+/* ---- what the host does ---- */
+
+/* A child stops at one INT3, and may go on to the next with something changed. */
+static void (*probe_changes)(greg_t *r);
+
+static void on_probe(int sig, siginfo_t *info, void *opaque)
+{
+	static unsigned count;
+	ucontext_t *uc = opaque;
+
+	(void)info;
+	if (count++)
+		_exit(sig != SIGTRAP);
+	probe_changes(uc->uc_mcontext.gregs);
+}
+
+static bool goes_on(void (*changes)(greg_t *r))
+{
+	const pid_t child = fork();
+	int status = 0;
+
+	if (!child) {
+		probe_changes = changes;
+		if (!map_pages() && !take_signals(on_probe))
+			__asm__ volatile("int3\n\tint3");
+		_exit(2);
+	}
+	return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+	       !WEXITSTATUS(status);
+}
+
+static void change_rsp(greg_t *r)
+{
+	r[REG_RSP] = (greg_t)1 << 62;
+}
+
+/* To one below 4 GiB. */
+static void change_mode(greg_t *r)
+{
+	r[REG_RIP] = CODE_BASE;
+	r[REG_CSGSFS] = (greg_t)((uint64_t)SEL_DATA << 48 | SEL_CODE32);
+}
+
+bool native_takes_any_rsp(void)
+{
+	return goes_on(change_rsp);
+}
+
+bool native_has_32_bit(void)
+{
+	return goes_on(change_mode);
 }
 
 /* ---- in the parent ---- */

@@ -160,6 +160,11 @@ struct batch {
 
 struct native;
 int native_start(struct native **out, struct error *err);
+/* Does the host let programs go on whose RSP is not canonical? PVM's does not: after an interrupt, or a signal,
+ * it gives them a fault that is none of theirs. */
+bool native_takes_any_rsp(void);
+/* Does it run 32-bit code? Kernels are made that do not. */
+bool native_has_32_bit(void);
 void native_stop(struct native *n);
 /* The batch that the child sees; post, then wait. */
 struct batch *native_batch(struct native *n);
