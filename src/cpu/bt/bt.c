@@ -442,9 +442,11 @@ void bt_run(struct soft_cpu *c)
 		return;
 	park(c);
 	c->break_block = false;
+	c->bt.left_by = BT_NO_EXIT;
 	bt->thunks.enter(c, where);
 	unpark(c);
-	if (c->bt.exit) {
+	if (c->bt.left_by != BT_NO_EXIT) {
+		c->bt.exit = &bt->exits[c->bt.left_by];
 		c->s.rip = c->bt.exit->rip;
 	} else if (c->mode == MODE_64 && !cpu_is_canonical(c->s.rip)) {
 		/* An indirect jump or a return to nowhere: as if it had not been begun. */
@@ -556,7 +558,7 @@ const void *bt_window_fault(struct soft_cpu *c)
 	unpark(c);
 	c->s.rip = f->rip;
 	c->break_block = false;
-	if (f->gva != UINT64_MAX && bt_window_bring_in(c, f->gva, f->write) && !c->break_block &&
+	if (bt_window_bring_in(c, f->gva, f->write) && !c->break_block &&
 	    flushes == atomic_load(&c->translator->flushes))
 		return f->at;
 	const struct insn *insn = slow_insn(c, f->at, flushes);

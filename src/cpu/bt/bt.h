@@ -124,8 +124,7 @@ enum reloc_kind {
 	RELOC_HOT_TO_COLD, /* 32 bits: a distance */
 	RELOC_COLD_TO_HOT,
 	RELOC_HOT_ADDRESS, /* 64 bits: a host address in the hot part */
-	RELOC_EXIT,	   /* 64 bits: of a struct bt_exit of the block */
-	RELOC_EXIT_INDEX,  /* 32 bits: its index */
+	RELOC_EXIT_INDEX,  /* 32 bits: of a struct bt_exit of the block */
 	RELOC_TLB,	   /* 32 bits: where a guest address is in the TLB for user accesses */
 };
 struct reloc {
@@ -168,8 +167,8 @@ struct bt_block {
 	uint16_t sites;
 	uint32_t
 		next_near; /* of those that begin in the same part of the code (window.c), + 1; 0: none */
+	uint32_t next_hash; /* index + 1 */
 	struct bt_block *next_template;
-	struct bt_block *next_hash;
 	struct bt_block *next_in_gpa_page;
 	struct bt_block *next_in_page; /* of bt_page.blocks */
 };
@@ -193,10 +192,11 @@ enum {
 struct bt_thunks {
 	/* C calls: enter translated code. (c, where) */
 	void (*enter)(struct soft_cpu *c, const void *where);
-	const void *leave;	/* jumped to with r11 = rip, flags parked */
-	const void *leave_link; /* with r10 = struct bt_exit, flags parked */
-	const void *slow;	/* a memory access that missed: r11 = gva, r10 = struct bt_access */
-	const void *helper;	/* r10 = struct insn, r11 = rip, bt.resume = where to go on */
+	const void *leave; /* jumped to with r11 = rip, flags parked */
+	/* With r11 = index of the struct bt_exit, flags parked; or in the host's. */
+	const void *leave_link, *leave_link_host;
+	const void *slow;   /* a memory access that missed: r11 = gva, r10 = struct bt_access */
+	const void *helper; /* r10 = struct insn, r11 = rip, bt.resume = where to go on */
 	/* Load vector state, or x87 and vector state, where none is loaded; bt.resume = where to go
 	 * on. They leave the flags alone. */
 	const void *load_vec, *load_x87;
@@ -262,7 +262,7 @@ struct bt {
 	uint32_t *page_hash;
 	struct bt_block *blocks;
 	uint32_t block_count;
-	struct bt_block **block_hash;
+	uint32_t *block_hash;	     /* indices + 1; 0: none */
 	struct bt_block **templates; /* by guest-physical address (relocate.c) */
 	struct bt_exit *exits;
 	uint32_t exit_count;
@@ -463,7 +463,8 @@ void bt_window_list(struct bt *bt, struct bt_block *b);
 bool bt_window_is_open(struct soft_cpu *c);
 /* As bt_window_forbid_writes, to all pages that have code. */
 void bt_window_forbid_writes_to_code(struct soft_cpu *c);
-/* Brings in what user code reaches for; false: it is nothing that can be there. May raise #PF. */
+/* Brings in what user code reaches for (UINT64_MAX: not known); false: it is nothing that can be there. May
+ * raise #PF. */
 bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write);
 /* In the handler of SIGSEGV: false if the fault is not one of translated code in the window. */
 bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u);

@@ -19,6 +19,7 @@ enum {
 	BT_SPANS = 24, /* of a block */
 	BT_SLOW = 256, /* decoded instructions of slow accesses */
 };
+#define BT_NO_EXIT UINT32_MAX
 
 /* Slot of an indirect jump to rip; translated code computes the same (flow.c). */
 #define BT_JUMP_HASH UINT32_C(0x9e3779b1)
@@ -46,7 +47,8 @@ struct bt_cpu {
 	uint32_t host_mxcsr;
 	uint32_t request_mask; /* requests worth leaving for: not interrupts while IF is clear */
 	uint32_t from;	      /* index of the indirect branch run last (bt.exits), for its faults */
-	struct bt_exit *exit; /* of a direct jump that is not linked yet, or NULL */
+	uint32_t left_by;     /* index of a direct jump that is not linked yet, or BT_NO_EXIT */
+	struct bt_exit *exit; /* that one, or NULL */
 
 	/* Where there is a window: what has a byte for each 4 GiB of the user half but for those of the
 	 * monitor's slice. */

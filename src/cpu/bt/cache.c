@@ -225,7 +225,7 @@ void bt_page_move(struct bt *bt, uint32_t id, uint64_t gva)
 
 /* ---- blocks ---- */
 
-static struct bt_block **block_slot(struct bt *bt, uint32_t page, unsigned offset)
+static uint32_t *block_slot(struct bt *bt, uint32_t page, unsigned offset)
 {
 	/* A page's blocks lie near each other. */
 	return &bt->block_hash[(page * UINT32_C(0x9e3779b1) / 64 + offset / 4) % BT_BLOCK_HASH];
@@ -233,11 +233,15 @@ static struct bt_block **block_slot(struct bt *bt, uint32_t page, unsigned offse
 
 struct bt_block *bt_block_find(struct bt *bt, uint32_t page, unsigned offset, bool plain)
 {
-	struct bt_block *b = __atomic_load_n(block_slot(bt, page, offset), __ATOMIC_ACQUIRE);
+	uint32_t n = __atomic_load_n(block_slot(bt, page, offset), __ATOMIC_ACQUIRE);
 
-	while (b && (b->page != page || b->offset != offset || b->plain != plain))
-		b = __atomic_load_n(&b->next_hash, __ATOMIC_ACQUIRE);
-	return b;
+	while (n) {
+		struct bt_block *b = &bt->blocks[n - 1];
+		if (b->page == page && b->offset == offset && b->plain == plain)
+			return b;
+		n = __atomic_load_n(&b->next_hash, __ATOMIC_ACQUIRE);
+	}
+	return NULL;
 }
 
 struct bt_block *bt_block_new(struct bt *bt, struct bt_arena *a, uint32_t page, unsigned offset)
@@ -262,7 +266,7 @@ static void list_in_page(struct bt *bt, struct bt_block *b)
 
 bool bt_block_publish(struct bt *bt, struct bt_arena *a, struct bt_block *b)
 {
-	struct bt_block **slot = block_slot(bt, b->page, b->offset);
+	uint32_t *slot = block_slot(bt, b->page, b->offset);
 
 	if (b->page2) {
 		struct bt_block *rest = bt_block_new(bt, a, b->page2, 0);
@@ -273,7 +277,7 @@ bool bt_block_publish(struct bt *bt, struct bt_arena *a, struct bt_block *b)
 		list_in_page(bt, rest);
 	}
 	b->next_hash = *slot;
-	__atomic_store_n(slot, b, __ATOMIC_RELEASE);
+	__atomic_store_n(slot, (uint32_t)(b - bt->blocks) + 1, __ATOMIC_RELEASE);
 	list_in_page(bt, b);
 	if (b->sites)
 		bt_window_list(bt, b);
@@ -573,10 +577,11 @@ static void redirect(struct bt *bt, const void *entry, const void *to)
 /* Out of the hash table, so that those who look for blocks do not go by the dead. */
 static void unlist(struct bt *bt, struct bt_block *b)
 {
-	struct bt_block **at = block_slot(bt, b->page, b->offset);
+	const uint32_t n = (uint32_t)(b - bt->blocks) + 1;
+	uint32_t *at = block_slot(bt, b->page, b->offset);
 
-	while (*at && *at != b)
-		at = &(*at)->next_hash;
+	while (*at && *at != n)
+		at = &bt->blocks[*at - 1].next_hash;
 	/* Who has come to the dead block without the lock goes on from it as before. */
 	if (*at)
 		__atomic_store_n(at, b->next_hash, __ATOMIC_RELEASE);

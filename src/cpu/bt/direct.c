@@ -8,8 +8,10 @@
  * is that its address is none of the monitor's own:
  *
  *	rorx r10, base, LAYOUT_SHIFT		what slice of the address space is it?
- *	cmp  r10b, LAYOUT_SLICE ; je plain	the monitor's
+ *	cmp  r10b, LAYOUT_SLICE ; je trap	the monitor's
  *	(the instruction)
+ *	...
+ * trap: hlt					faults, and the interpreter does the instruction
  *
  * Nothing waits for the answer. Where flags are wanted that the comparison would overwrite, a table is read
  * instead, which has a hole for the slice. The monitor's memory lies at least LAYOUT_GUARD inside of its
@@ -154,7 +156,17 @@ void direct_check(struct trans *t, const struct span *s, const struct item *it)
 		e_shr(e, true, T_INDEX, LAYOUT_SHIFT);
 	}
 	e_cmp8_ri(e, T_INDEX, LAYOUT_SLICE);
-	add_plain_exit(t, it->rip, e_jcc_later(e, CC_E));
+	t->trap[t->traps++] = (struct trap){.from = e_jcc_later(e, CC_E), .it = it};
+}
+
+void direct_emit_traps(struct trans *t)
+{
+	for (unsigned n = 0; n < t->traps; n++) {
+		e_patch(&t->e, t->trap[n].from);
+		t->flags = FLAGS_PARKED; /* or dead, which nobody minds */
+		note_site(t, t->trap[n].it);
+		e8(&t->e, 0xf4); /* hlt */
+	}
 }
 
 /* ---- accesses ---- */

@@ -362,11 +362,10 @@ static void cold_exit(struct trans *t, const struct cold *k)
 	struct emit *e = &t->e;
 
 	k->exit->stub = (const void *)e_here(e);
-	if (k->exit->flags == FLAGS_HOST)
-		emit_park(e);
-	e_mov_ri(e, T_INDEX, (uint64_t)k->exit);
-	note_reloc(t, RELOC_EXIT, e->p - 8);
-	jmp_thunk(t, t->bt->thunks.leave_link);
+	e_mov_ri(e, T_ADDR, (uint32_t)(k->exit - t->bt->exits));
+	note_reloc(t, RELOC_EXIT_INDEX, e->p - 4);
+	jmp_thunk(t, k->exit->flags == FLAGS_HOST ? t->bt->thunks.leave_link_host
+						  : t->bt->thunks.leave_link);
 }
 
 static void cold_load(struct trans *t, const struct cold *k)

@@ -161,7 +161,6 @@ static void move_in_tlb(uint8_t *at, uint64_t pages)
 static void relocate(const struct copy *c, const struct reloc *r)
 {
 	uint8_t *at = (r->cold ? c->cold : c->hot) + r->at;
-	uint64_t exits_moved = (uint64_t)c->new_exits - (uint64_t)c->old_exits;
 
 	switch ((enum reloc_kind)r->kind) {
 	case RELOC_RIP:
@@ -178,9 +177,6 @@ static void relocate(const struct copy *c, const struct reloc *r)
 		break;
 	case RELOC_HOT_ADDRESS:
 		add64(at, (uint64_t)c->hot_moved);
-		break;
-	case RELOC_EXIT:
-		add64(at, exits_moved);
 		break;
 	case RELOC_TLB:
 		move_in_tlb(at, c->rip_moved >> MEM_PAGE_SHIFT);

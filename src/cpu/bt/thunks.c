@@ -198,7 +198,7 @@ static void make_leave(struct emit *e, const struct bt *bt)
 
 static void make_leave_link(struct emit *e, const struct bt *bt)
 {
-	e_store(e, OFF(bt.exit), T_INDEX);
+	e_store32(e, OFF(bt.left_by), T_ADDR);
 	store_guest_registers(e);
 	save_state(e, bt);
 	back_to_c(e);
@@ -305,6 +305,8 @@ int bt_thunks_make(struct bt *bt)
 	t->leave = (const void *)e_here(&e);
 	t->no_jump = t->leave; /* r11 = rip: C looks it up */
 	make_leave(&e, bt);
+	t->leave_link_host = (const void *)e_here(&e);
+	emit_park(&e);
 	t->leave_link = (const void *)e_here(&e);
 	make_leave_link(&e, bt);
 	t->slow = (const void *)e_here(&e);

@@ -214,6 +214,10 @@ bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write)
 
 	if (!is_open(c))
 		return false;
+	if (gva == UINT64_MAX) {
+		pays(c, 1);
+		return false;
+	}
 	w->wanted = gva;
 	w->wanted_write = write;
 	const bool there =
