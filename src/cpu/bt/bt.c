@@ -38,6 +38,7 @@ static void bind_thread(struct soft_cpu *c)
 	sigfillset(&all);
 	sigdelset(&all, SIGSEGV);
 	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGILL);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	if (host_has_fsgsbase())
 		__asm__ volatile("wrgsbase %0" ::"r"((char *)c + BT_GS));

@@ -62,6 +62,11 @@ struct bt_cpu {
 		bool write, flags_in_host;
 	} fault;
 
+	/* Where translated code goes on that the host would not come back to, and with which RSP (shadow.c). */
+	struct {
+		uint64_t rsp, at;
+	} refused;
+
 	uint8_t mode;	 /* index of the translation mode; valid when mode_known */
 	bool mode_known; /* cleared by cpu_update_mode */
 	bool runnable;	 /* this mode is translated at all */

@@ -89,12 +89,46 @@ void bt_shadow_reset(const struct bt *bt, struct soft_cpu *c)
 
 /* ---- where it is full ---- */
 
-/* Those of SIGSEGV, and of SIGBUS: that is what a stack address that is not canonical comes as. */
-static struct sigaction before[2];
+/*
+ * There are hosts (PVM's are) that do not come back from an interrupt to a program whose RSP is not canonical,
+ * but give it #GP or #UD, with nothing of the instruction done. RSP is the guest's here, which may hold
+ * anything. So the program comes back with another RSP, to code that loads the right one and goes on.
+ */
+static bool refused_rsp(struct soft_cpu *c, greg_t *r)
+{
+	const struct bt *bt = c->translator;
+	const uint64_t at = (uint64_t)r[REG_RIP], go_on = (uint64_t)bt->thunks.go_on;
+	enum { UD_FAULT = 6, GP_FAULT = 13, THUNK_BYTES = 32 };
+
+	if ((r[REG_TRAPNO] != GP_FAULT && r[REG_TRAPNO] != UD_FAULT) ||
+	    cpu_is_canonical((uint64_t)r[REG_RSP]) || at - (uint64_t)bt->code.rx >= bt->code.bytes)
+		return false;
+	if (at - go_on >= THUNK_BYTES) { /* else it has been told already */
+		c->bt.refused.rsp = (uint64_t)r[REG_RSP];
+		c->bt.refused.at = at;
+	}
+	r[REG_RSP] = (greg_t)c->bt.host_rsp;
+	r[REG_RIP] = (greg_t)go_on;
+	return true;
+}
+
+/* SIGBUS is what a stack address that is not canonical comes as. */
+static const int faults[] = {SIGSEGV, SIGBUS, SIGILL};
+enum { FAULTS = sizeof(faults) / sizeof(faults[0]) };
+static struct sigaction before[FAULTS];
+
+static const struct sigaction *before_us(int signal)
+{
+	unsigned n = 0;
+
+	while (n + 1 < FAULTS && faults[n] != signal)
+		n++;
+	return &before[n];
+}
 
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
-	const struct soft_cpu *c = bound;
+	struct soft_cpu *c = bound;
 	ucontext_t *u = context;
 	const uint64_t at = c ? (uint64_t)info->si_addr - (uint64_t)c->bt.shadow_memory
 			      : UINT64_MAX;
@@ -104,10 +138,10 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 			(greg_t)(stack_of(c, (unsigned)(at / REGION)) + ENTRIES / 2);
 		return;
 	}
-	if (bound && bt_window_caught(bound, info, u))
+	if (c && (bt_window_caught(c, info, u) || refused_rsp(c, u->uc_mcontext.gregs)))
 		return;
 	/* Of somebody else: to who was here first, on this stack, or it comes again and ends the process. */
-	const struct sigaction *other = &before[signal == SIGBUS];
+	const struct sigaction *other = before_us(signal);
 	if (other->sa_flags & SA_SIGINFO)
 		other->sa_sigaction(signal, info, context);
 	else if (other->sa_handler != SIG_DFL && other->sa_handler != SIG_IGN)
@@ -121,8 +155,8 @@ static void install(void)
 	struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 
 	sigemptyset(&act.sa_mask);
-	sigaction(SIGSEGV, &act, &before[0]);
-	sigaction(SIGBUS, &act, &before[1]);
+	for (unsigned n = 0; n < FAULTS; n++)
+		sigaction(faults[n], &act, &before[n]);
 }
 
 bool bt_shadow_bind(struct soft_cpu *c)
@@ -141,8 +175,8 @@ bool bt_shadow_bind(struct soft_cpu *c)
 	if (sigaltstack(NULL, &had) < 0 || (had.ss_flags & SS_DISABLE))
 		sigaltstack(&alternate, NULL);
 	sigemptyset(&set);
-	sigaddset(&set, SIGSEGV);
-	sigaddset(&set, SIGBUS);
+	for (unsigned n = 0; n < FAULTS; n++)
+		sigaddset(&set, faults[n]);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	return true;
 }

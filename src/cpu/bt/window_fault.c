@@ -37,10 +37,12 @@ static const struct bt_site *find_site(const struct bt_block *b, const uint8_t *
 	return NULL;
 }
 
-/* SI_KERNEL: #GP, which has no address (an alignment, a canonical form). Nor has a check by the table. */
-static bool has_gva(const struct bt_window *w, const siginfo_t *info)
+/* #GP has no address (an alignment, a canonical form, a check), nor has a check by the table. */
+static bool has_gva(const struct bt_window *w, const siginfo_t *info, const greg_t *r)
 {
-	return info->si_code != SI_KERNEL &&
+	enum { PF_FAULT = 14 };
+
+	return r[REG_TRAPNO] == PF_FAULT &&
 	       (uint64_t)info->si_addr - (uint64_t)w->slices >= SLICES_BYTES;
 }
 
@@ -64,7 +66,7 @@ bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 			c->bt.fault = (struct bt_fault){
 				.at = at,
 				.rip = bt->pages[b->page].gva + b->offset + s->rip,
-				.gva = has_gva(w, info) ? (uint64_t)info->si_addr : UINT64_MAX,
+				.gva = has_gva(w, info, r) ? (uint64_t)info->si_addr : UINT64_MAX,
 				.r10 = (uint64_t)r[REG_R10],
 				.r11 = (uint64_t)r[REG_R11],
 				.flags = (uint64_t)r[REG_EFL],
