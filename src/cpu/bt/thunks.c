@@ -71,27 +71,61 @@ static void e_fx(struct emit *e, bool store, size_t area)
 	e32(e, (uint32_t)area);
 }
 
-static void move_ymm_highs(struct emit *e, const struct bt *bt, bool store)
+static void move_ymm_highs(struct emit *e, bool store)
 {
-	for (unsigned r = 0; bt->has_avx && r < 16; r++)
+	for (unsigned r = 0; r < 16; r++)
 		e_ymm_high(e, store, r, OFF(s.xsave) + XSAVE_YMMH0 + 16 * r);
+}
+
+/* vmovups ymm15, gs:[offset], or vorps with it */
+static void e_ymm15(struct emit *e, bool or, size_t offset)
+{
+	e_bytes(e, or ? "\x65\xc5\x04\x56\x3c\x25" : "\x65\xc5\x7c\x10\x3c\x25", 6);
+	e32(e, (uint32_t)offset);
+}
+
+/*
+ * The upper halves, before the lower ones. Where they are all zero, as those of programs without AVX, the
+ * processor has to know: once it has been given some, each SSE instruction waits for its destination's, and
+ * loops whose turns have nothing to do with each other run after one another. Leaves flags alone; takes
+ * T_INDEX.
+ */
+static void load_ymm_highs(struct emit *e, const struct bt *bt)
+{
+	const size_t highs = OFF(s.xsave) + XSAVE_YMMH0;
+
+	if (!bt->has_avx)
+		return;
+	e_mov_rr(e, T_INDEX, RAX);
+	e_bytes(e, "\x9f\x0f\x90\xc0", 4); /* lahf; seto al */
+	for (unsigned n = 0; n < 8; n++)
+		e_ymm15(e, n > 0, highs + 32 * n);
+	e_bytes(e, "\xc4\x42\x7d\x17\xff", 5); /* vptest ymm15, ymm15 */
+	uint8_t *some = e_jcc_later(e, CC_NE);
+	e_bytes(e, "\xc5\xf8\x77", 3); /* vzeroupper */
+	uint8_t *done = e_jmp_later(e);
+	e_patch(e, some);
+	move_ymm_highs(e, false);
+	e_patch(e, done);
+	e_bytes(e, "\x04\x7f\x9e", 3); /* add al, 7fh; sahf */
+	e_mov_rr(e, RAX, T_INDEX);
 }
 
 static void load_vectors(struct emit *e, const struct bt *bt)
 {
 	size_t area = OFF(s.xsave);
 
+	load_ymm_highs(e, bt);
 	for (unsigned r = 0; r < 16; r++)
 		e_sse_gs(e, false, r, area + XSAVE_XMM0 + 16 * r);
-	move_ymm_highs(e, bt, false);
 	e_mxcsr(e, false, area + XSAVE_MXCSR);
 	e_store_imm32(e, OFF(bt.loaded), LOADED_VEC);
 }
 
 static void load_x87(struct emit *e, const struct bt *bt)
 {
+	load_ymm_highs(e, bt);
 	e_fx(e, false, OFF(s.xsave));
-	move_ymm_highs(e, bt, false);
 	e_store_imm32(e, OFF(bt.loaded), LOADED_X87);
 }
 
@@ -125,7 +159,8 @@ static void save_state(struct emit *e, const struct bt *bt)
 	clear_pointers(e);
 	e_bytes(e, "\xdb\xe3", 2); /* fninit: as C expects it */
 	e_patch(e, both);
-	move_ymm_highs(e, bt, true);
+	if (bt->has_avx)
+		move_ymm_highs(e, true);
 	e_mxcsr(e, false, OFF(bt.host_mxcsr));
 	if (bt->has_avx)
 		e_bytes(e, "\xc5\xf8\x77", 3); /* vzeroupper */
