@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/advice.h"
+
 static uint32_t next_generation(void)
 {
 	static _Atomic uint32_t last;
@@ -78,10 +80,6 @@ void code_mem_destroy(struct code_mem *m)
 /* Little at a time while there is little code; then huge pages, so that the processor finds its way in
  * many MiB of code with a few TLB entries. Where that cannot be had, the faults come. */
 enum { AHEAD = 128 << 10, AHEAD_FROM = 4 << 20, SMALL = 1 << 20 };
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25 /* Linux 6.1 */
-#endif
 
 static bool ask_huge(struct code_mem *m, size_t from)
 {

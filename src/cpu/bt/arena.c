@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "cpu/bt/translate.h"
 
@@ -57,19 +56,17 @@ static bool take_code(struct code_mem *part, struct code_mem *mine, size_t need,
 	return true;
 }
 
-/* Asks the host for an array's entries at once, which costs less than a fault for each of its pages. */
-static void populate(void *array, size_t entry_bytes, uint32_t from, uint32_t end)
-{
-	const uintptr_t page = ~(uintptr_t)4095, a = (uintptr_t)array;
-	const uintptr_t low = (a + from * entry_bytes) & page,
-			high = (a + end * entry_bytes + 4095) & page;
+struct array {
+	void *entries;
+	size_t entry_bytes;
+	uint32_t *count, max;
+	bool huge;
+};
 
-	madvise((void *)low, high - low, MADV_POPULATE_WRITE);
-}
-
-static bool take_entries(uint32_t *count, uint32_t max, struct bt_piece *mine, uint32_t need,
-			 size_t want, void *array, size_t entry_bytes)
+static bool take_entries(const struct array *a, struct bt_piece *mine, uint32_t need, size_t want)
 {
+	uint32_t *count = a->count;
+
 	if (mine->end - mine->next >= need)
 		return true;
 	const bool goes_on = mine->end && mine->end == *count;
@@ -77,12 +74,12 @@ static bool take_entries(uint32_t *count, uint32_t max, struct bt_piece *mine, u
 	uint32_t end = *count + (uint32_t)want;
 	if (end - next < need)
 		end = next + need;
-	if (end > max)
-		end = max;
+	if (end > a->max)
+		end = a->max;
 	if (end - next < need)
 		return false;
 	*mine = (struct bt_piece){.next = next, .end = end};
-	populate(array, entry_bytes, *count, end);
+	bt_table_populate(a->entries, *count * a->entry_bytes, end * a->entry_bytes, a->huge);
 	*count = end;
 	return true;
 }
@@ -90,17 +87,22 @@ static bool take_entries(uint32_t *count, uint32_t max, struct bt_piece *mine, u
 bool bt_arena_ready(struct bt *bt, struct bt_arena *a)
 {
 	const size_t relocs = sizeof(a->trans->reloc) + sizeof(a->trans->site) + 32;
+	const struct array blocks = {bt->blocks, sizeof(*bt->blocks), &bt->block_count,
+				     bt->blocks_max, bt->huge},
+			   exits = {bt->exits, sizeof(*bt->exits), &bt->exit_count, bt->exits_max,
+				    bt->huge},
+			   insns = {bt->insns, sizeof(*bt->insns), &bt->insn_count, bt->insns_max,
+				    bt->huge};
 
+	if (!bt->huge && bt->block_count >= BT_HUGE_FROM)
+		bt_cache_make_huge(bt);
 	return take_code(&bt->hot, &a->hot, HOT_MAX, piece(bt, PIECE_CODE, bt->hot.bytes)) &&
 	       take_code(&bt->cold, &a->cold, COLD_MAX + relocs,
 			 piece(bt, PIECE_CODE, bt->cold.bytes)) &&
-	       take_entries(&bt->block_count, bt->blocks_max, &a->blocks, BLOCKS_MOST,
-			    piece(bt, PIECE_BLOCKS, bt->blocks_max), bt->blocks,
-			    sizeof(*bt->blocks)) &&
-	       take_entries(&bt->exit_count, bt->exits_max, &a->exits, EXITS_MOST,
-			    piece(bt, PIECE_EXITS, bt->exits_max), bt->exits, sizeof(*bt->exits)) &&
-	       take_entries(&bt->insn_count, bt->insns_max, &a->insns, INSNS_MOST,
-			    piece(bt, PIECE_INSNS, bt->insns_max), bt->insns, sizeof(*bt->insns));
+	       take_entries(&blocks, &a->blocks, BLOCKS_MOST,
+			    piece(bt, PIECE_BLOCKS, bt->blocks_max)) &&
+	       take_entries(&exits, &a->exits, EXITS_MOST, piece(bt, PIECE_EXITS, bt->exits_max)) &&
+	       take_entries(&insns, &a->insns, INSNS_MOST, piece(bt, PIECE_INSNS, bt->insns_max));
 }
 
 bool bt_links_ready(struct bt *bt, size_t bytes)

@@ -186,6 +186,7 @@ enum {
 	BT_CPUS_MAX = 256,
 	BT_HASH = 1 << 18,
 	BT_BLOCK_HASH = 1 << 20,
+	BT_HUGE_FROM = 4096, /* blocks from which on the tables have huge pages */
 };
 
 /* Thunks: hand-made code at the front of code memory. */
@@ -274,6 +275,7 @@ struct bt {
 
 	struct bt_block **gpa_page; /* by guest-physical page number: blocks with bytes in it */
 	uint64_t gpa_pages;
+	bool huge; /* huge pages have been asked for */
 
 	/* One byte a guest-physical page, enum bt_mark. */
 	_Atomic uint8_t *marked;
@@ -315,11 +317,26 @@ void bt_tell_perf(struct bt *bt, const struct bt_block *b);
 /* Index of a mode, given a place if there is one; BT_MODES: none left. */
 unsigned bt_mode_index(struct bt *bt, uint16_t key);
 
+/* ---- table.c: memory for what is known of translations ---- */
+
+/* Of zeroes, where 2 MiB begin; the host's memory is taken when it is touched. NULL: none. */
+void *bt_table_map(size_t bytes);
+void bt_table_unmap(void *table, size_t bytes);
+/* Makes it all zeroes, and gives the host its memory back where it takes it. */
+void bt_table_forget(void *table, size_t bytes);
+/* Asks the host for huge pages for all of it, unless it is small, or too large. Others may use it meanwhile. */
+void bt_table_make_huge(void *table, size_t bytes);
+/* Asks for the memory of the bytes [from, end) at once, which costs less than a fault for each of its pages;
+ * huge: where 2 MiB begin there, for all of these. */
+void bt_table_populate(void *table, size_t from, size_t end, bool huge);
+
 /* ---- cache.c ---- */
 
 int bt_cache_create(struct bt *bt, struct mem *mem, size_t code_bytes, struct error *err);
 void bt_cache_destroy(struct bt *bt);
 void bt_cache_flush(struct bt *bt);
+/* Huge pages for all tables, by now or when they grow; the lock is held. */
+void bt_cache_make_huge(struct bt *bt);
 /* After a flush: gives the host what the cache has taken of its memory. */
 void bt_cache_shrink(struct bt *bt);
 void bt_cpu_reset(struct bt *bt, struct soft_cpu *c);

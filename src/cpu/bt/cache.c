@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 /*
  * Where translations are kept: code pages and their ids, blocks, the links between them, and what
@@ -12,22 +11,6 @@
  * translated code; so a pointer to code never goes wrong, it only leads to a dead block, whose
  * entries lead back to C.
  */
-/* Shared, as the code's memory is, so that who looks at the process's maps sees the cache as one
- * kind of memory. */
-static void *map_lazily(size_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
-static void unmap(void *p, size_t bytes)
-{
-	if (p)
-		munmap(p, bytes);
-}
-
 int bt_cache_create(struct bt *bt, struct mem *mem, size_t code_bytes, struct error *err)
 {
 	/* As cc1 and a kernel come out: a block's code is 560 bytes, what is known of it 500. */
@@ -48,15 +31,15 @@ int bt_cache_create(struct bt *bt, struct mem *mem, size_t code_bytes, struct er
 	bt->cold = (struct code_mem){
 		.rw = bt->code.rw + hot, .rx = bt->code.rx + hot, .bytes = code_bytes - hot};
 	bt->gpa_pages = (MEM_HIGH_BASE + mem_high_bytes(mem)) >> MEM_PAGE_SHIFT;
-	bt->pages = map_lazily(bt->pages_max * sizeof(*bt->pages));
-	bt->page_hash = map_lazily(BT_HASH * sizeof(*bt->page_hash));
-	bt->blocks = map_lazily(bt->blocks_max * sizeof(*bt->blocks));
-	bt->block_hash = map_lazily(BT_BLOCK_HASH * sizeof(*bt->block_hash));
-	bt->templates = map_lazily(BT_HASH * sizeof(*bt->templates));
-	bt->exits = map_lazily(bt->exits_max * sizeof(*bt->exits));
-	bt->insns = map_lazily(bt->insns_max * sizeof(*bt->insns));
-	bt->gpa_page = map_lazily(bt->gpa_pages * sizeof(*bt->gpa_page));
-	bt->marked = map_lazily(bt->gpa_pages);
+	bt->pages = bt_table_map(bt->pages_max * sizeof(*bt->pages));
+	bt->page_hash = bt_table_map(BT_HASH * sizeof(*bt->page_hash));
+	bt->blocks = bt_table_map(bt->blocks_max * sizeof(*bt->blocks));
+	bt->block_hash = bt_table_map(BT_BLOCK_HASH * sizeof(*bt->block_hash));
+	bt->templates = bt_table_map(BT_HASH * sizeof(*bt->templates));
+	bt->exits = bt_table_map(bt->exits_max * sizeof(*bt->exits));
+	bt->insns = bt_table_map(bt->insns_max * sizeof(*bt->insns));
+	bt->gpa_page = bt_table_map(bt->gpa_pages * sizeof(*bt->gpa_page));
+	bt->marked = bt_table_map(bt->gpa_pages);
 	if (!bt->pages || !bt->page_hash || !bt->blocks || !bt->block_hash || !bt->templates ||
 	    !bt->exits || !bt->insns || !bt->gpa_page || !bt->marked)
 		return error_set(err, -ENOMEM, "bt: no address space for the translation cache");
@@ -74,22 +57,27 @@ void bt_cache_destroy(struct bt *bt)
 {
 	bt_arenas_destroy(bt);
 	code_mem_destroy(&bt->code);
-	unmap(bt->pages, bt->pages_max * sizeof(*bt->pages));
-	unmap(bt->page_hash, BT_HASH * sizeof(*bt->page_hash));
-	unmap(bt->blocks, bt->blocks_max * sizeof(*bt->blocks));
-	unmap(bt->block_hash, BT_BLOCK_HASH * sizeof(*bt->block_hash));
-	unmap(bt->templates, BT_HASH * sizeof(*bt->templates));
-	unmap(bt->exits, bt->exits_max * sizeof(*bt->exits));
-	unmap(bt->insns, bt->insns_max * sizeof(*bt->insns));
-	unmap(bt->gpa_page, bt->gpa_pages * sizeof(*bt->gpa_page));
-	unmap((void *)bt->marked, bt->gpa_pages);
+	bt_table_unmap(bt->pages, bt->pages_max * sizeof(*bt->pages));
+	bt_table_unmap(bt->page_hash, BT_HASH * sizeof(*bt->page_hash));
+	bt_table_unmap(bt->blocks, bt->blocks_max * sizeof(*bt->blocks));
+	bt_table_unmap(bt->block_hash, BT_BLOCK_HASH * sizeof(*bt->block_hash));
+	bt_table_unmap(bt->templates, BT_HASH * sizeof(*bt->templates));
+	bt_table_unmap(bt->exits, bt->exits_max * sizeof(*bt->exits));
+	bt_table_unmap(bt->insns, bt->insns_max * sizeof(*bt->insns));
+	bt_table_unmap(bt->gpa_page, bt->gpa_pages * sizeof(*bt->gpa_page));
+	bt_table_unmap((void *)bt->marked, bt->gpa_pages);
 }
 
-/* Makes it all zeroes, and gives the host its memory back where it takes it. */
-static void forget(void *p, size_t bytes)
+void bt_cache_make_huge(struct bt *bt)
 {
-	if (madvise(p, bytes, MADV_REMOVE) < 0)
-		memset(p, 0, bytes);
+	bt->huge = true;
+	bt_table_make_huge(bt->page_hash, BT_HASH * sizeof(*bt->page_hash));
+	bt_table_make_huge(bt->block_hash, BT_BLOCK_HASH * sizeof(*bt->block_hash));
+	bt_table_make_huge(bt->templates, BT_HASH * sizeof(*bt->templates));
+	bt_table_make_huge(bt->gpa_page, bt->gpa_pages * sizeof(*bt->gpa_page));
+	bt_table_make_huge((void *)bt->marked, bt->gpa_pages);
+	bt_table_make_huge(bt->blocks, bt->block_count * sizeof(*bt->blocks));
+	bt_table_make_huge(bt->exits, bt->exit_count * sizeof(*bt->exits));
 }
 
 /* No vCPU is in translated code. */
@@ -98,15 +86,16 @@ void bt_cache_flush(struct bt *bt)
 	bt->hot.used = bt->thunk_bytes;
 	bt->cold.used = 0;
 	bt->links.used = bt->links.bytes = 0;
-	forget(bt->page_hash, BT_HASH * sizeof(*bt->page_hash));
-	forget(bt->block_hash, BT_BLOCK_HASH * sizeof(*bt->block_hash));
-	forget(bt->templates, BT_HASH * sizeof(*bt->templates));
-	forget(bt->gpa_page, bt->gpa_pages * sizeof(*bt->gpa_page));
-	forget((void *)bt->marked, bt->gpa_pages);
+	bt_table_forget(bt->page_hash, BT_HASH * sizeof(*bt->page_hash));
+	bt_table_forget(bt->block_hash, BT_BLOCK_HASH * sizeof(*bt->block_hash));
+	bt_table_forget(bt->templates, BT_HASH * sizeof(*bt->templates));
+	bt_table_forget(bt->gpa_page, bt->gpa_pages * sizeof(*bt->gpa_page));
+	bt_table_forget((void *)bt->marked, bt->gpa_pages);
 	memset(bt->mode_keys, 0, sizeof(bt->mode_keys));
 	bt_window_forget_blocks(bt);
 	bt->page_count = 1;
 	bt->block_count = bt->exit_count = bt->insn_count = 0;
+	bt->huge = false;
 	for (unsigned n = 0; n < bt->cpu_count; n++)
 		bt_cpu_reset(bt, bt->cpus[n]);
 }
@@ -115,10 +104,10 @@ void bt_cache_shrink(struct bt *bt)
 {
 	code_mem_give_back(&bt->hot, bt->thunk_bytes);
 	code_mem_give_back(&bt->cold, 0);
-	madvise(bt->pages, bt->pages_max * sizeof(*bt->pages), MADV_REMOVE);
-	madvise(bt->blocks, bt->blocks_max * sizeof(*bt->blocks), MADV_REMOVE);
-	madvise(bt->exits, bt->exits_max * sizeof(*bt->exits), MADV_REMOVE);
-	madvise(bt->insns, bt->insns_max * sizeof(*bt->insns), MADV_REMOVE);
+	bt_table_forget(bt->pages, bt->pages_max * sizeof(*bt->pages));
+	bt_table_forget(bt->blocks, bt->blocks_max * sizeof(*bt->blocks));
+	bt_table_forget(bt->exits, bt->exits_max * sizeof(*bt->exits));
+	bt_table_forget(bt->insns, bt->insns_max * sizeof(*bt->insns));
 }
 
 void bt_cpu_reset(struct bt *bt, struct soft_cpu *c)

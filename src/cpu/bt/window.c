@@ -102,6 +102,12 @@ static void take_over(struct soft_cpu *c)
 	struct bt_window *w = c->translator->window;
 
 	window_drop_all(w);
+	if (!w->used) {
+		bt_table_make_huge(w->hash, WINDOW_HASH * sizeof(*w->hash));
+		bt_table_make_huge(w->written, w->gpfns * sizeof(*w->written));
+		bt_table_make_huge(w->page, WINDOW_HUGE * sizeof(*w->page));
+	}
+	w->used = true;
 	w->open = true;
 	w->cr3 = c->s.cr3;
 	w->stale = false;
@@ -228,14 +234,6 @@ bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write)
 
 /* ---- making and ending it ---- */
 
-static void *map_lazily(size_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 static uint8_t *make_slices(void)
 {
 	uint8_t *p = mmap(NULL, SLICES_BYTES, PROT_NONE,
@@ -275,11 +273,11 @@ int bt_window_create(struct bt *bt, struct mem *mem, struct error *err)
 	w->stack = stack;
 	w->gpfns = bt->gpa_pages;
 	w->granules = bt->hot.bytes / WINDOW_GRANULE + 1;
-	w->page = map_lazily(WINDOW_PAGES * sizeof(*w->page));
-	w->hash = map_lazily(WINDOW_HASH * sizeof(*w->hash));
-	w->written = map_lazily(w->gpfns * sizeof(*w->written));
-	w->near = map_lazily(w->granules * sizeof(*w->near));
-	w->wrong = map_lazily(WINDOW_PAGES * sizeof(struct window_page *));
+	w->page = bt_table_map(WINDOW_PAGES * sizeof(*w->page));
+	w->hash = bt_table_map(WINDOW_HASH * sizeof(*w->hash));
+	w->written = bt_table_map(w->gpfns * sizeof(*w->written));
+	w->near = bt_table_map(w->granules * sizeof(*w->near));
+	w->wrong = bt_table_map(WINDOW_PAGES * sizeof(struct window_page *));
 	w->slices = make_slices();
 	if (w->slices && w->wrong && w->page && w->hash && w->written && w->near)
 		return 0;
@@ -293,12 +291,6 @@ void bt_window_add_cpu(struct bt *bt, struct soft_cpu *c)
 	c->bt.slices = bt->window ? bt->window->slices : NULL;
 }
 
-static void unmap_table(void *p, size_t bytes)
-{
-	if (p)
-		munmap(p, bytes);
-}
-
 void bt_window_destroy(struct bt *bt)
 {
 	struct bt_window *w = bt->window;
@@ -306,12 +298,13 @@ void bt_window_destroy(struct bt *bt)
 	if (!w)
 		return;
 	window_drop_all(w);
-	unmap_table(w->slices, SLICES_BYTES);
-	unmap_table(w->wrong, WINDOW_PAGES * sizeof(struct window_page *));
-	unmap_table(w->page, WINDOW_PAGES * sizeof(*w->page));
-	unmap_table(w->hash, WINDOW_HASH * sizeof(*w->hash));
-	unmap_table(w->written, w->gpfns * sizeof(*w->written));
-	unmap_table((void *)w->near, w->granules * sizeof(*w->near));
+	if (w->slices)
+		munmap(w->slices, SLICES_BYTES);
+	bt_table_unmap(w->wrong, WINDOW_PAGES * sizeof(struct window_page *));
+	bt_table_unmap(w->page, WINDOW_PAGES * sizeof(*w->page));
+	bt_table_unmap(w->hash, WINDOW_HASH * sizeof(*w->hash));
+	bt_table_unmap(w->written, w->gpfns * sizeof(*w->written));
+	bt_table_unmap((void *)w->near, w->granules * sizeof(*w->near));
 	free(w);
 	bt->window = NULL;
 }

@@ -11,7 +11,8 @@
 enum {
 	WINDOW_PAGES = 1 << 18, /* at most */
 	WINDOW_HASH = 1 << 18,
-	WINDOW_MAPS = 20000, /* mappings made; each may leave two, and the host allows 65,530 */
+	WINDOW_HUGE = 1 << 16, /* of the pages, whose table has huge pages from the beginning */
+	WINDOW_MAPS = 20000,   /* mappings made; each may leave two, and the host allows 65,530 */
 	WINDOW_FAILED = 8,
 	WINDOW_GRANULE = 256, /* bytes of code, in the table of blocks */
 };
@@ -37,7 +38,7 @@ struct window_page {
 struct bt_window {
 	struct mem *mem;
 	struct layout_taken stack;
-	bool open;
+	bool open, used;
 	uint64_t cr3; /* whose it is */
 	bool stale;   /* the page tables may have changed */
 
