@@ -96,6 +96,10 @@ bool bt_arena_ready(struct bt *bt, struct bt_arena *a)
 
 	if (!bt->huge && bt->block_count >= BT_HUGE_FROM)
 		bt_cache_make_huge(bt);
+	if (bt->huge && !a->huge) {
+		bt_table_make_huge(a->trans, sizeof(*a->trans));
+		a->huge = true;
+	}
 	return take_code(&bt->hot, &a->hot, HOT_MAX, piece(bt, PIECE_CODE, bt->hot.bytes)) &&
 	       take_code(&bt->cold, &a->cold, COLD_MAX + relocs,
 			 piece(bt, PIECE_CODE, bt->cold.bytes)) &&
@@ -112,14 +116,14 @@ bool bt_links_ready(struct bt *bt, size_t bytes)
 
 void bt_arena_reset(struct bt_arena *a)
 {
-	*a = (struct bt_arena){.trans = a->trans};
+	*a = (struct bt_arena){.trans = a->trans, .huge = a->huge};
 }
 
 struct bt_arena *bt_arena_create(struct bt *bt, unsigned index)
 {
 	struct bt_arena *a = &bt->arenas[index];
 
-	a->trans = calloc(1, sizeof(*a->trans));
+	a->trans = bt_table_map(sizeof(*a->trans));
 	return a->trans ? a : NULL;
 }
 
@@ -132,6 +136,6 @@ int bt_arenas_create(struct bt *bt, struct error *err)
 void bt_arenas_destroy(struct bt *bt)
 {
 	for (unsigned n = 0; bt->arenas && n < BT_CPUS_MAX; n++)
-		free(bt->arenas[n].trans);
+		bt_table_unmap(bt->arenas[n].trans, sizeof(*bt->arenas[n].trans));
 	free(bt->arenas);
 }

@@ -311,9 +311,9 @@ static const void *find_made(struct soft_cpu *c, const struct code_at *at)
 	const uint32_t id = bt_page_find(bt, gva, at->gpa[0], c->bt.mode);
 	struct bt_block *b = id ? bt_block_find(bt, id, at->rip & ~PAGE_MASK, false) : NULL;
 
-	if (!b || b->dead || b->page2 || !bt_entry_made(b, ENTRY_JUMP))
+	if (!b || b->dead || b->page2 || !bt_entry_made(bt, b, ENTRY_JUMP))
 		return NULL;
-	const void *where = bt_entry_made(b, ENTRY_PARKED);
+	const void *where = bt_entry_made(bt, b, ENTRY_PARKED);
 	if (!where)
 		return NULL;
 	set_page_id(c, gva, id, at->global[0]);
@@ -328,7 +328,7 @@ static enum bt_variant variant_for(const struct soft_cpu *c, const struct code_a
 		return BT_JUMPED;
 	if (x->plain)
 		return BT_PLAIN;
-	const uint64_t from = c->translator->pages[x->from->page].gva;
+	const uint64_t from = c->translator->pages[bt_from(c->translator, x)->page].gva;
 	return (from == (at->rip & PAGE_MASK) && !x->far) || x->flags == FLAGS_HOST ? BT_NEAR
 										    : BT_FAR;
 }

@@ -80,23 +80,23 @@ enum {
 
 struct bt_block;
 
-/* A direct way out of a block. */
+/* A direct way out of a block. There are several for each, so they are small: blocks and exits by their index,
+ * + 1, or 0 for none; places in code memory by their distance from its start. */
 struct bt_exit {
 	uint64_t rip;	/* where it goes; of an indirect branch: where that is */
 	int32_t popped; /* bytes that an indirect branch takes off the stack */
 	uint8_t mode;	/* in which mode */
 	uint8_t flags;	/* enum flags_at when it is taken */
-	bool linked;
-	bool plain;	 /* to the plain variant */
-	bool was_linked; /* the exit it was copied from is, within the page */
-	bool far;	 /* looks whether the page is where it was, even if it is its own */
-	bool loops;	 /* back into its own block, where the loop begins */
-	bool asleep; /* linked, but `to` is at another address now (rebase.c): leads to its stub */
-	uint8_t *jump;	  /* the 4-byte distance, writable view */
-	const void *stub; /* where it leads while it is not linked */
-	struct bt_block *from, *to;
-	struct bt_exit *next_of_block; /* exits of `from` */
-	struct bt_exit *next_in;       /* linked exits that lead to `to` */
+	bool linked : 1;
+	bool plain : 1;	     /* to the plain variant */
+	bool was_linked : 1; /* the exit it was copied from is, within the page */
+	bool far : 1;	     /* looks whether the page is where it was, even if it is its own */
+	bool loops : 1;	     /* back into its own block, where the loop begins */
+	bool asleep : 1; /* linked, but `to` is at another address now (rebase.c): leads to its stub */
+	uint32_t jump;	   /* the 4-byte distance; 0: an indirect branch has none */
+	uint32_t stub;	   /* where it leads while it is not linked */
+	uint32_t from, to; /* blocks */
+	uint32_t next_in;  /* linked exits that lead to `to` */
 };
 
 /* Checking and flag-adapting entries, made when first needed. */
@@ -154,14 +154,15 @@ struct bt_block {
 	uint32_t page2;
 	struct bt_block *owner;
 	const void *main;
-	const void *entry[ENTRY_NR];
-	struct bt_exit *exits, *in;
+	uint32_t entry[ENTRY_NR]; /* from the start of code memory; 0: not made yet */
+	uint32_t in;		  /* linked exits that lead here: index + 1 */
 	/* For copies: the parts, and where the values are that change; relocs is 0 if it cannot be
 	 * copied. */
 	const void *cold;
-	uint16_t hot_bytes, cold_bytes, relocs, exit_nr;
-	uint16_t loop; /* where in it the loop begins, after the look-ups (loop.c); 0: nowhere */
-	uint32_t first_exit; /* its exits are neighbours in bt.exits */
+	uint16_t hot_bytes, cold_bytes, relocs;
+	uint16_t loop;	  /* where in it the loop begins, after the look-ups (loop.c); 0: nowhere */
+	uint16_t exit_nr; /* its exits, which are neighbours in bt.exits */
+	uint32_t first_exit;
 	const struct reloc *reloc;
 	const struct bt_site *site;
 	uint16_t sites;
@@ -240,6 +241,7 @@ struct bt_arena {
 		uint32_t next, end;
 	} blocks, exits, insns;
 	struct trans *trans;
+	bool huge; /* trans has huge pages, or cannot have them */
 };
 
 /*
@@ -289,6 +291,44 @@ struct bt {
 	struct bt_window *window; /* NULL: there is none */
 	FILE *perf_map;		  /* with --perf-map */
 };
+
+static inline struct bt_block *bt_from(const struct bt *bt, const struct bt_exit *x)
+{
+	return &bt->blocks[x->from - 1];
+}
+
+/* Of a linked one. */
+static inline struct bt_block *bt_to(const struct bt *bt, const struct bt_exit *x)
+{
+	return &bt->blocks[x->to - 1];
+}
+
+static inline struct bt_exit *bt_first_exit(const struct bt *bt, const struct bt_block *b)
+{
+	return &bt->exits[b->first_exit];
+}
+
+static inline struct bt_exit *bt_end_exit(const struct bt *bt, const struct bt_block *b)
+{
+	return &bt->exits[b->first_exit + b->exit_nr];
+}
+
+/* Of a chain's: NULL for 0. */
+static inline struct bt_exit *bt_exit_at(const struct bt *bt, uint32_t n)
+{
+	return n ? &bt->exits[n - 1] : NULL;
+}
+
+/* Where the exit's jump is in the writable view, and where its stub runs. */
+static inline uint8_t *bt_jump_of(const struct bt *bt, const struct bt_exit *x)
+{
+	return bt->code.rw + x->jump;
+}
+
+static inline const uint8_t *bt_stub_of(const struct bt *bt, const struct bt_exit *x)
+{
+	return bt->code.rx + x->stub;
+}
 
 /* ---- translate.c ---- */
 
@@ -370,7 +410,7 @@ const void *bt_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind)
  * page is another, with the flags parked or dead. */
 uint8_t *bt_emit_head(struct bt *bt, struct emit *e, struct bt_block *b, enum bt_head head);
 /* The same where it is there already, NULL where not; the lock need not be held. */
-const void *bt_entry_made(const struct bt_block *b, enum bt_entry_kind kind);
+const void *bt_entry_made(const struct bt *bt, const struct bt_block *b, enum bt_entry_kind kind);
 /* Forgets the blocks with bytes in [gpa, gpa + len); true if there were any. */
 bool bt_invalidate(struct bt *bt, uint64_t gpa, unsigned len);
 static inline bool bt_has_code(const struct bt *bt, uint64_t gpa)

@@ -278,8 +278,9 @@ struct bt_exit *bt_exit_new(struct bt *bt, struct bt_arena *a, struct bt_block *
 	if (a->exits.next == a->exits.end)
 		return NULL;
 	struct bt_exit *x = &bt->exits[a->exits.next++];
-	*x = (struct bt_exit){.from = from, .next_of_block = from->exits};
-	from->exits = x;
+	if (!from->exit_nr++)
+		from->first_exit = (uint32_t)(x - bt->exits);
+	*x = (struct bt_exit){.from = (uint32_t)(from - bt->blocks) + 1};
 	return x;
 }
 
@@ -400,14 +401,19 @@ static void emit_entry(struct bt *bt, struct emit *e, const struct bt_block *b,
 	}
 }
 
+static uint32_t place_of(const struct bt *bt, const void *at)
+{
+	return (uint32_t)((const uint8_t *)at - bt->code.rx);
+}
+
 uint8_t *bt_emit_head(struct bt *bt, struct emit *e, struct bt_block *b, enum bt_head head)
 {
 	b->head = (uint8_t)head;
 	if (head == HEAD_JUMP) {
-		b->entry[ENTRY_JUMP] = (const void *)e_here(e);
+		b->entry[ENTRY_JUMP] = place_of(bt, (const void *)e_here(e));
 		emit_rip_check(bt, e, rip_of(bt, b));
 	}
-	b->entry[ENTRY_PARKED_CHECK] = (const void *)e_here(e);
+	b->entry[ENTRY_PARKED_CHECK] = place_of(bt, (const void *)e_here(e));
 	bt_emit_page_check(bt, e, b->page);
 	uint8_t *elsewhere = e_jcc_later(e, CC_NE);
 	if (b->flags == FLAGS_HOST)
@@ -447,9 +453,9 @@ void bt_settle_entries(struct bt *bt, struct bt_block *b)
 						   ENTRY_JUMP};
 
 	for (unsigned n = 0; n < sizeof(kinds) / sizeof(kinds[0]); n++) {
-		const uint8_t *entry = b->entry[kinds[n]];
-		if (!entry)
+		if (!b->entry[kinds[n]])
 			continue;
+		const uint8_t *entry = bt->code.rx + b->entry[kinds[n]];
 		uint8_t code[ENTRY_BYTES_MAX];
 		struct emit e = {.p = code, .end = code + sizeof(code), .run = entry - code};
 		emit_entry_again(bt, &e, b, kinds[n]);
@@ -457,31 +463,31 @@ void bt_settle_entries(struct bt *bt, struct bt_block *b)
 	}
 }
 
-const void *bt_entry_made(const struct bt_block *b, enum bt_entry_kind kind)
+const void *bt_entry_made(const struct bt *bt, const struct bt_block *b, enum bt_entry_kind kind)
 {
 	bool plain = b->flags == FLAGS_DEAD || (kind == ENTRY_HOST && b->flags == FLAGS_HOST) ||
 		     (kind == ENTRY_PARKED && b->flags == FLAGS_PARKED);
 
 	if ((kind == ENTRY_HOST || kind == ENTRY_PARKED) && plain)
 		return b->main;
-	return __atomic_load_n(&b->entry[kind], __ATOMIC_ACQUIRE);
+	const uint32_t at = __atomic_load_n(&b->entry[kind], __ATOMIC_ACQUIRE);
+	return at ? bt->code.rx + at : NULL;
 }
 
 const void *bt_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind)
 {
-	const void *entry = bt_entry_made(b, kind);
+	const void *entry = bt_entry_made(bt, b, kind);
 
-	if (!entry) {
-		entry = make_entry(bt, b, kind);
-		__atomic_store_n(&b->entry[kind], entry, __ATOMIC_RELEASE);
-	}
+	if (!entry && (entry = make_entry(bt, b, kind)))
+		__atomic_store_n(&b->entry[kind], place_of(bt, entry), __ATOMIC_RELEASE);
 	return entry;
 }
 
 /* Where a link from x to the block leads; NULL: there is no room for it. */
 static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_block *to)
 {
-	bool same_page = x->from->page == to->page && !x->far;
+	const struct bt_block *from = bt_from(bt, x);
+	bool same_page = from->page == to->page && !x->far;
 	bool host = x->flags == FLAGS_HOST ||
 		    (x->flags == FLAGS_BOTH && to->flags == FLAGS_HOST && same_page);
 	enum bt_entry_kind kind;
@@ -491,18 +497,20 @@ static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_
 	else
 		kind = host ? ENTRY_HOST_CHECK : ENTRY_PARKED_CHECK;
 	const void *entry = bt_entry(bt, to, kind);
-	if (x->loops && x->from == to)
+	if (x->loops && from == to)
 		entry = (const uint8_t *)to->main + to->loop;
 	return entry;
 }
 
-static void unlink_from_target(struct bt_exit *x)
+static void unlink_from_target(struct bt *bt, struct bt_exit *x)
 {
+	const uint32_t n = (uint32_t)(x - bt->exits) + 1;
+
 	if (!x->linked)
 		return;
-	struct bt_exit **at = &x->to->in;
-	while (*at && *at != x)
-		at = &(*at)->next_in;
+	uint32_t *at = &bt_to(bt, x)->in;
+	while (*at && *at != n)
+		at = &bt->exits[*at - 1].next_in;
 	if (*at)
 		*at = x->next_in;
 	x->linked = x->asleep = false;
@@ -510,36 +518,37 @@ static void unlink_from_target(struct bt_exit *x)
 
 void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
 {
-	if ((x->linked && !x->asleep) || to->dead || x->from->dead)
+	if ((x->linked && !x->asleep) || to->dead || bt_from(bt, x)->dead)
 		return;
 	if (bt->stress.on && bt_stress_comes_back(bt))
 		return;
 	const void *entry = link_entry(bt, x, to);
 	if (!entry)
 		return;
-	unlink_from_target(x);
-	x->to = to;
+	unlink_from_target(bt, x);
+	x->to = (uint32_t)(to - bt->blocks) + 1;
 	x->next_in = to->in;
-	to->in = x;
+	to->in = (uint32_t)(x - bt->exits) + 1;
 	x->linked = true;
-	set_jump(bt, x->jump, entry);
+	set_jump(bt, bt_jump_of(bt, x), entry);
 }
 
 void bt_settle_link(struct bt *bt, struct bt_exit *x)
 {
+	struct bt_block *to = bt_to(bt, x);
 	const void *entry = NULL;
 
-	if (x->rip == bt->pages[x->to->page].gva + x->to->offset)
-		entry = link_entry(bt, x, x->to);
+	if (x->rip == bt->pages[to->page].gva + to->offset)
+		entry = link_entry(bt, x, to);
 	x->asleep = !entry;
-	set_jump(bt, x->jump, entry ? entry : x->stub);
+	set_jump(bt, bt_jump_of(bt, x), entry ? entry : bt_stub_of(bt, x));
 }
 
 void bt_link_known(struct bt *bt, struct bt_block *b)
 {
 	const uint64_t page = bt->pages[b->page].gva;
 
-	for (struct bt_exit *x = b->exits; x; x = x->next_of_block) {
+	for (struct bt_exit *x = bt_first_exit(bt, b); x < bt_end_exit(bt, b); x++) {
 		if (!x->jump || x->mode != b->mode || (x->rip & PAGE_MASK) != page)
 			continue;
 		struct bt_block *to = bt_block_find(bt, b->page, x->rip & ~PAGE_MASK, x->plain);
@@ -581,23 +590,23 @@ void bt_block_kill(struct bt *bt, struct bt_block *b)
 	b->dead = true;
 	unlist(bt, b);
 	bt_drop_template(bt, b);
-	for (struct bt_exit *x = b->in, *next; x; x = next) {
-		next = x->next_in;
+	for (struct bt_exit *x = bt_exit_at(bt, b->in), *next; x; x = next) {
+		next = bt_exit_at(bt, x->next_in);
 		x->linked = x->asleep = false;
-		x->next_in = NULL;
-		set_jump(bt, x->jump, x->stub);
+		x->next_in = 0;
+		set_jump(bt, bt_jump_of(bt, x), bt_stub_of(bt, x));
 	}
-	b->in = NULL;
+	b->in = 0;
 	/* Returns may still come to the block (shadow.c), when what its exits lead to is dead as well. */
-	for (struct bt_exit *x = b->exits; x; x = x->next_of_block) {
+	for (struct bt_exit *x = bt_first_exit(bt, b); x < bt_end_exit(bt, b); x++) {
 		if (x->linked)
-			set_jump(bt, x->jump, x->stub);
-		unlink_from_target(x);
+			set_jump(bt, bt_jump_of(bt, x), bt_stub_of(bt, x));
+		unlink_from_target(bt, x);
 	}
 	/* What indirect jumps may still hold: the jump entry leaves to C by its own failed check. A
 	 * vCPU in the block goes on to its end, as one that has fetched the old bytes would. */
 	if (b->entry[ENTRY_JUMP])
-		redirect(bt, b->entry[ENTRY_JUMP], bt->thunks.leave);
+		redirect(bt, bt->code.rx + b->entry[ENTRY_JUMP], bt->thunks.leave);
 }
 
 /* What is being translated of the page must not be published. Returns whether something is. */

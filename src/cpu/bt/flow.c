@@ -60,7 +60,7 @@ static struct bt_exit *add_exit(struct trans *t, uint64_t rip, uint8_t *jump)
 	if (!x)
 		return NULL;
 	struct cold *k = add_cold(t);
-	x->jump = jump;
+	x->jump = (uint32_t)(jump - t->bt->code.rw);
 	k->kind = COLD_EXIT;
 	k->from = jump;
 	k->exit = x;
@@ -361,7 +361,7 @@ static void cold_exit(struct trans *t, const struct cold *k)
 {
 	struct emit *e = &t->e;
 
-	k->exit->stub = (const void *)e_here(e);
+	k->exit->stub = (uint32_t)(e_here(e) - (uint64_t)t->bt->code.rx);
 	e_mov_ri(e, T_ADDR, (uint32_t)(k->exit - t->bt->exits));
 	note_reloc(t, RELOC_EXIT_INDEX, e->p - 4);
 	jmp_thunk(t, k->exit->flags == FLAGS_HOST ? t->bt->thunks.leave_link_host
@@ -430,8 +430,8 @@ void emit_cold(struct trans *t)
 			break;
 		case COLD_PLAIN:
 			align_for_patch(&t->e, 1);
-			k->exit->jump = e_jmp_later(&t->e);
-			e_patch(&t->e, k->exit->jump);
+			k->exit->jump = (uint32_t)(e_jmp_later(&t->e) - t->bt->code.rw);
+			e_patch(&t->e, bt_jump_of(t->bt, k->exit));
 			cold_exit(t, k);
 			break;
 		}

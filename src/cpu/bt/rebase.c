@@ -46,7 +46,8 @@ static bool in_use(const struct soft_cpu *c, uint32_t id)
 	const struct bt_page *p = &c->translator->pages[id];
 	const unsigned slot = (p->gva >> MEM_PAGE_SHIFT) % BT_CODE_PAGES;
 
-	return c->bt.page_id[p->mode][slot] == id || (c->bt.exit && c->bt.exit->from->page == id);
+	return c->bt.page_id[p->mode][slot] == id ||
+	       (c->bt.exit && bt_from(c->translator, c->bt.exit)->page == id);
 }
 
 /* The page to give up, or 0. */
@@ -71,18 +72,18 @@ static void move_block(struct bt *bt, struct bt_block *b, uint64_t by)
 	bt_move_values(bt, b, by);
 	bt_settle_entries(bt, b);
 	bt_tell_perf(bt, b);
-	for (struct bt_exit *x = b->exits; x; x = x->next_of_block)
+	for (struct bt_exit *x = bt_first_exit(bt, b); x < bt_end_exit(bt, b); x++)
 		x->rip += by;
 }
 
 /* After all blocks of the page have moved. */
 static void settle_links(struct bt *bt, struct bt_block *b)
 {
-	for (struct bt_exit *x = b->exits; x; x = x->next_of_block)
-		if (x->linked && x->to->page != b->page)
+	for (struct bt_exit *x = bt_first_exit(bt, b); x < bt_end_exit(bt, b); x++)
+		if (x->linked && bt_to(bt, x)->page != b->page)
 			bt_settle_link(bt, x);
-	for (struct bt_exit *x = b->in; x; x = x->next_in)
-		if (x->from->page != b->page)
+	for (struct bt_exit *x = bt_exit_at(bt, b->in); x; x = bt_exit_at(bt, x->next_in))
+		if (bt_from(bt, x)->page != b->page)
 			bt_settle_link(bt, x);
 }
 

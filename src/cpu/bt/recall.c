@@ -263,7 +263,8 @@ bool recall(struct trans *t, struct item *it, const uint8_t *bytes)
 	const struct recalled *r = slot_of(t, key);
 	if (r->key != key || r->mode != t->key)
 		return false;
-	*it = r->item;
+	memcpy(it, r->form, sizeof(r->form));
+	it->d = NULL;
 	memcpy(it->i.bytes, bytes, sizeof(it->i.bytes));
 	if (p.disp_bytes)
 		it->i.disp = (int64_t)value(bytes + p.disp_at, p.disp_bytes, true);
@@ -301,6 +302,6 @@ void remember_item(struct trans *t, const struct item *it)
 		return;
 	const bits128 key = key_of(bytes, &p);
 	struct recalled *r = slot_of(t, key);
-	*r = (struct recalled){
-		.key = key, .mode = t->key, .imm_signed = imm && imm->is_signed, .item = *it};
+	*r = (struct recalled){.key = key, .mode = t->key, .imm_signed = imm && imm->is_signed};
+	memcpy(r->form, it, sizeof(r->form));
 }

@@ -69,7 +69,7 @@ static struct bt_block **template_slot(struct bt *bt, uint64_t gpa, unsigned mod
 }
 
 /* The relocations lie behind the cold code. */
-void bt_keep_template(struct trans *t, size_t cold, unsigned first_exit)
+void bt_keep_template(struct trans *t, size_t cold)
 {
 	struct bt_block *b = t->b;
 	const size_t bytes = t->relocs * sizeof(struct reloc);
@@ -81,8 +81,6 @@ void bt_keep_template(struct trans *t, size_t cold, unsigned first_exit)
 	b->reloc = bt_emit_end(&t->a->cold, &e);
 	b->relocs = (uint16_t)t->relocs;
 	b->cold_bytes = (uint16_t)cold;
-	b->first_exit = first_exit;
-	b->exit_nr = (uint16_t)(t->a->exits.next - first_exit);
 }
 
 void bt_list_template(struct bt *bt, struct bt_block *b)
@@ -201,14 +199,13 @@ void bt_move_values(struct bt *bt, const struct bt_block *b, uint64_t by)
 			relocate(&c, &b->reloc[n]);
 }
 
-/* A writable address in the template is where in the copy? */
-static uint8_t *moved(struct bt *bt, const struct copy *c, const uint8_t *p)
+/* A place in the template's code is where in the copy? */
+static uint32_t moved(const struct bt *bt, const struct copy *c, uint32_t at)
 {
-	const uint8_t *run = p + (bt->code.rx - bt->code.rw);
-	const uint8_t *hot = c->from->main;
+	const uint8_t *run = bt->code.rx + at, *hot = c->from->main;
 	bool in_hot = run >= hot && run < hot + c->from->hot_bytes;
 
-	return (uint8_t *)(uintptr_t)p + (in_hot ? c->hot_moved : c->cold_moved);
+	return at + (uint32_t)(in_hot ? c->hot_moved : c->cold_moved);
 }
 
 static void copy_exits(struct bt *bt, struct bt_arena *a, const struct copy *c)
@@ -223,16 +220,15 @@ static void copy_exits(struct bt *bt, struct bt_arena *a, const struct copy *c)
 		y->flags = x->flags;
 		y->plain = x->plain;
 		y->was_linked = x->jump &&
-				(x->linked ? x->to->page == x->from->page : x->was_linked);
+				(x->linked ? bt_to(bt, x)->page == c->from->page : x->was_linked);
 		y->loops = x->loops;
 		y->far = x->far;
 		if (!x->jump)
 			continue;
 		y->jump = moved(bt, c, x->jump);
-		y->stub = (const uint8_t *)x->stub + c->cold_moved;
-		const uint8_t *run = y->jump + (bt->code.rx - bt->code.rw);
-		uint32_t rel = (uint32_t)((const uint8_t *)y->stub - (run + 4));
-		memcpy(y->jump, &rel, 4);
+		y->stub = x->stub + (uint32_t)c->cold_moved;
+		const uint32_t rel = y->stub - (y->jump + 4);
+		memcpy(bt_jump_of(bt, y), &rel, 4);
 	}
 }
 
@@ -308,7 +304,7 @@ struct bt_block *bt_copy(struct bt *bt, struct bt_arena *a, uint32_t page, unsig
 
 	while (count) {
 		struct bt_block *b = todo[--count];
-		for (struct bt_exit *x = b->exits; x; x = x->next_of_block) {
+		for (struct bt_exit *x = bt_first_exit(bt, b); x < bt_end_exit(bt, b); x++) {
 			if (!x->was_linked || count == COPIES_AHEAD)
 				continue;
 			unsigned at = x->rip & ~PAGE_MASK;

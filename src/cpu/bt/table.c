@@ -7,7 +7,7 @@
  * look-up is somewhere else, and where pages have 4 KiB it costs the processor more to find the page than to
  * read it. So tables have huge pages as soon as there is some code.
  */
-enum { TABLE_PAGE = 4096, TABLE_HUGE = 2 << 20, TABLE_SMALL = 512 << 10, TABLE_LARGE = 8 << 20 };
+enum { TABLE_PAGE = 4096, TABLE_HUGE = 2 << 20, TABLE_SMALL = 256 << 10, TABLE_LARGE = 8 << 20 };
 
 static size_t whole(size_t bytes)
 {

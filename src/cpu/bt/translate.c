@@ -665,7 +665,7 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 	if (t->failed)
 		return NULL;
 	if (t->may_move)
-		bt_keep_template(t, (size_t)(t->e.p - t->cold_start), t->before.exits.next);
+		bt_keep_template(t, (size_t)(t->e.p - t->cold_start));
 	return b;
 }
 

@@ -98,30 +98,34 @@ enum { NO_VEX = 0xff };
 
 /* One guest instruction on its way through the translator. */
 struct item {
-	const struct decoded *d; /* while it is classified, else NULL */
+	/* What it is, wherever it stands, but for its displacement and its immediate (recall.c). */
 	struct insn i;
 	struct encoding at;
-	enum kind kind;
-	uint64_t rip;
 	uint16_t reads, writes; /* general registers, operands and implicit ones, not addressing */
 	uint16_t address;	/* general registers in the memory operand's address */
 	uint16_t mem_bytes;
+	uint16_t flags_read, flags_written; /* arithmetic flags */
+	enum kind kind : 8;
 	uint8_t align; /* of the memory operand, or 0 */
+	uint8_t needs; /* LOADED_* */
 	bool mem_read, mem_write;
-	uint8_t needs;			    /* LOADED_* */
-	uint32_t flags_read, flags_written; /* arithmetic flags */
-	uint32_t live_before, live_after;
+
+	/* What it is here. */
+	uint64_t rip;
+	const struct decoded *d; /* while it is classified, else NULL */
+	uint16_t live_before, live_after;
 	int8_t span; /* that its access is in, or -1 */
 	int offset;  /* of the access there */
 	int moved;   /* how much of that is what registers have moved by */
 };
+#define ITEM_FORM_BYTES offsetof(struct item, rip)
 
 /* An instruction that was decoded before; see recall.c. */
 struct recalled {
 	unsigned __int128 key; /* its bytes */
-	uint16_t mode;	       /* MODE_KEY_*; 0: none */
+	uint8_t form[ITEM_FORM_BYTES];
+	uint16_t mode; /* MODE_KEY_*; 0: none */
 	bool imm_signed;
-	struct item item;
 };
 enum { RECALLED = 4096 };
 
@@ -329,8 +333,8 @@ void note_reloc(struct trans *t, enum reloc_kind kind, const uint8_t *at);
 /* mov reg, guest address */
 void mov_rip(struct trans *t, unsigned reg, uint64_t rip);
 void jmp_thunk(struct trans *t, const void *thunk);
-/* What copies of the block need, whose cold code has so many bytes and whose exits begin with first_exit. */
-void bt_keep_template(struct trans *t, size_t cold, unsigned first_exit);
+/* What copies of the block need, whose cold code has so many bytes. */
+void bt_keep_template(struct trans *t, size_t cold);
 
 /* ---- system.c ---- */
 void emit_system(struct trans *t, struct item *it);
