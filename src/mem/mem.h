@@ -45,6 +45,11 @@ uint64_t mem_high_bytes(const struct mem *m);
 /* Bytes of guest RAM that the host holds now (asked of the host's kernel, page by page). */
 uint64_t mem_resident_bytes(const struct mem *m);
 
+/* Has the memory thread ask the host for a huge page at `at`, where 2 MiB of the caller's begin that are shared
+ * memory: for those that will be needed soon, as it takes a while. It is a hint, dropped where too much is
+ * asked; who needs them asks himself then. They stay mapped until mem_stop(). Any thread. */
+void mem_ask_huge(struct mem *m, void *at);
+
 /* The file that RAM is, and where in it a host address of mem_page's lies; -1: it is not a file's. The file
  * is the memory's. A page that has left is a hole in it: who still maps it and reads there has the host fill it
  * with a page of zeros that nobody counts. So engines unmap it when they are asked, like any address. */

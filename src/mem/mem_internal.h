@@ -70,6 +70,7 @@ enum {
 	RAM_CHUNK_BYTES = 2 << 20,
 	RAM_CHUNK_PAGES = RAM_CHUNK_BYTES / MEM_PAGE_BYTES,
 	RAM_WANTED_MAX = 256, /* chunks the memory thread is asked for at a time */
+	MEM_ASKED_MAX = 16,   /* and huge pages that are not RAM's */
 };
 enum ram_chunk {
 	RAM_SMALL,   /* small pages, or none */
@@ -139,6 +140,10 @@ struct mem {
 		unsigned count;
 		uint64_t chunk[RAM_WANTED_MAX];
 	} wanted; /* huge pages (ram.c) */
+	struct {
+		unsigned count;
+		void *at[MEM_ASKED_MAX];
+	} asked; /* those of others' memory */
 	bool kicked;
 	bool log_sync; /* somebody waits for MEM_ASK_WRITES */
 	pthread_cond_t log_synced;
@@ -195,6 +200,8 @@ void ram_unmap(struct mem *m);
 void ram_bring_in(struct mem *m, uint64_t frame);
 /* The memory thread: makes huge pages of the chunks that are wanted. */
 void ram_make_huge(struct mem *m);
+/* The same of others' memory (mem_ask_huge). */
+void ram_make_asked(struct mem *m);
 /* Gives the host memory of frames back. They read as zero from then on. */
 void ram_give_back(struct mem *m, uint64_t first, uint64_t count);
 

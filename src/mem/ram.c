@@ -215,6 +215,30 @@ void ram_make_huge(struct mem *m)
 	}
 }
 
+void mem_ask_huge(struct mem *m, void *at)
+{
+	pthread_mutex_lock(&m->lock);
+	if (m->asked.count < MEM_ASKED_MAX)
+		m->asked.at[m->asked.count++] = at;
+	if (atomic_load(&m->asleep))
+		pthread_cond_signal(&m->wake);
+	pthread_mutex_unlock(&m->lock);
+}
+
+void ram_make_asked(struct mem *m)
+{
+	void *at[MEM_ASKED_MAX];
+
+	pthread_mutex_lock(&m->lock);
+	const unsigned count = m->asked.count;
+	memcpy(at, m->asked.at, count * sizeof(*at));
+	m->asked.count = 0;
+	pthread_mutex_unlock(&m->lock);
+	for (unsigned k = 0; k < count; k++)
+		if (madvise(at[k], MEM_PAGE_BYTES, MADV_POPULATE_WRITE) == 0)
+			madvise(at[k], RAM_CHUNK_BYTES, MADV_COLLAPSE);
+}
+
 void ram_give_back(struct mem *m, uint64_t first, uint64_t count)
 {
 	madvise(frame_host(m, first), count << MEM_PAGE_SHIFT,

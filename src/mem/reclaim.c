@@ -419,7 +419,7 @@ static void wait_for_work(struct mem *m)
 
 	atomic_store(&m->asleep, true);
 	if (!m->stress && !m->kicked && !m->discards && !m->log_sync && !m->wanted.count &&
-	    !atomic_load(&m->stopping) &&
+	    !m->asked.count && !atomic_load(&m->stopping) &&
 	    (m->stuck || atomic_load(&m->present) < atomic_load(&m->wake_pages))) {
 		in_ms(&until, period ? period : 1000);
 		pthread_cond_timedwait(&m->wake, &m->lock, &until);
@@ -465,6 +465,7 @@ static void *memory_thread(void *opaque)
 			return NULL;
 		if (atomic_load(&m->huge) && atomic_load(&m->limit_pages) != UINT64_MAX)
 			give_up_huge_pages(m);
+		ram_make_asked(m);
 		if (m->chunks)
 			ram_make_huge(m);
 		if (atomic_load(&m->tracer.fn))

@@ -32,7 +32,8 @@ static size_t piece(const struct bt *bt, size_t most, size_t whole)
 	return share < most ? share : most;
 }
 
-static bool take_code(struct code_mem *part, struct code_mem *mine, size_t need, size_t want)
+static bool take_code(struct bt *bt, struct code_mem *part, struct code_mem *mine, size_t need,
+		      size_t want)
 {
 	need = (need + 31) & ~(size_t)15; /* the first 16 for where it begins */
 	if (mine->bytes - mine->used >= need)
@@ -51,6 +52,8 @@ static bool take_code(struct code_mem *part, struct code_mem *mine, size_t need,
 		return false;
 	if (!goes_on)
 		*mine = (struct code_mem){.rw = part->rw, .rx = part->rx, .used = from};
+	if (bt->huge)
+		bt_table_ahead(bt->mem, part->rw, part->bytes, part->used, from + take);
 	mine->bytes = part->used = from + take;
 	code_mem_ask(part, part->used);
 	return true;
@@ -60,10 +63,10 @@ struct array {
 	void *entries;
 	size_t entry_bytes;
 	uint32_t *count, max;
-	bool huge;
 };
 
-static bool take_entries(const struct array *a, struct bt_piece *mine, uint32_t need, size_t want)
+static bool take_entries(const struct bt *bt, const struct array *a, struct bt_piece *mine,
+			 uint32_t need, size_t want)
 {
 	uint32_t *count = a->count;
 
@@ -79,7 +82,10 @@ static bool take_entries(const struct array *a, struct bt_piece *mine, uint32_t 
 	if (end - next < need)
 		return false;
 	*mine = (struct bt_piece){.next = next, .end = end};
-	bt_table_populate(a->entries, *count * a->entry_bytes, end * a->entry_bytes, a->huge);
+	const size_t from_byte = *count * a->entry_bytes, end_byte = end * a->entry_bytes;
+	bt_table_populate(a->entries, from_byte, end_byte, bt->huge);
+	if (bt->huge)
+		bt_table_ahead(bt->mem, a->entries, a->max * a->entry_bytes, from_byte, end_byte);
 	*count = end;
 	return true;
 }
@@ -88,11 +94,9 @@ bool bt_arena_ready(struct bt *bt, struct bt_arena *a)
 {
 	const size_t relocs = sizeof(a->trans->reloc) + sizeof(a->trans->site) + 32;
 	const struct array blocks = {bt->blocks, sizeof(*bt->blocks), &bt->block_count,
-				     bt->blocks_max, bt->huge},
-			   exits = {bt->exits, sizeof(*bt->exits), &bt->exit_count, bt->exits_max,
-				    bt->huge},
-			   insns = {bt->insns, sizeof(*bt->insns), &bt->insn_count, bt->insns_max,
-				    bt->huge};
+				     bt->blocks_max},
+			   exits = {bt->exits, sizeof(*bt->exits), &bt->exit_count, bt->exits_max},
+			   insns = {bt->insns, sizeof(*bt->insns), &bt->insn_count, bt->insns_max};
 
 	if (!bt->huge && bt->block_count >= BT_HUGE_FROM)
 		bt_cache_make_huge(bt);
@@ -100,18 +104,20 @@ bool bt_arena_ready(struct bt *bt, struct bt_arena *a)
 		bt_table_make_huge(a->trans, sizeof(*a->trans));
 		a->huge = true;
 	}
-	return take_code(&bt->hot, &a->hot, HOT_MAX, piece(bt, PIECE_CODE, bt->hot.bytes)) &&
-	       take_code(&bt->cold, &a->cold, COLD_MAX + relocs,
+	return take_code(bt, &bt->hot, &a->hot, HOT_MAX, piece(bt, PIECE_CODE, bt->hot.bytes)) &&
+	       take_code(bt, &bt->cold, &a->cold, COLD_MAX + relocs,
 			 piece(bt, PIECE_CODE, bt->cold.bytes)) &&
-	       take_entries(&blocks, &a->blocks, BLOCKS_MOST,
+	       take_entries(bt, &blocks, &a->blocks, BLOCKS_MOST,
 			    piece(bt, PIECE_BLOCKS, bt->blocks_max)) &&
-	       take_entries(&exits, &a->exits, EXITS_MOST, piece(bt, PIECE_EXITS, bt->exits_max)) &&
-	       take_entries(&insns, &a->insns, INSNS_MOST, piece(bt, PIECE_INSNS, bt->insns_max));
+	       take_entries(bt, &exits, &a->exits, EXITS_MOST,
+			    piece(bt, PIECE_EXITS, bt->exits_max)) &&
+	       take_entries(bt, &insns, &a->insns, INSNS_MOST,
+			    piece(bt, PIECE_INSNS, bt->insns_max));
 }
 
 bool bt_links_ready(struct bt *bt, size_t bytes)
 {
-	return take_code(&bt->hot, &bt->links, bytes, piece(bt, PIECE_LINKS, bt->hot.bytes));
+	return take_code(bt, &bt->hot, &bt->links, bytes, piece(bt, PIECE_LINKS, bt->hot.bytes));
 }
 
 void bt_arena_reset(struct bt_arena *a)

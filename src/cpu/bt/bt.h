@@ -251,6 +251,7 @@ struct bt_arena {
  */
 struct bt {
 	pthread_mutex_t lock; /* all below but what says otherwise; never held while a guest runs */
+	struct mem *mem;
 	struct code_mem code; /* all of it */
 	/* Parts of it: what is run all the time, and what is run now and then. */
 	struct code_mem hot, cold;
@@ -369,6 +370,9 @@ void bt_table_make_huge(void *table, size_t bytes);
 /* Asks for the memory of the bytes [from, end) at once, which costs less than a fault for each of its pages;
  * huge: where 2 MiB begin there, for all of these. */
 void bt_table_populate(void *table, size_t from, size_t end, bool huge);
+/* Memory of `bytes` bytes that is filled from the front has been up to `from`, and will now be up to `end`: has
+ * the next 2 MiB made ready on another thread when half of these are used. */
+void bt_table_ahead(struct mem *mem, void *table, size_t bytes, size_t from, size_t end);
 
 /* ---- cache.c ---- */
 

@@ -16,6 +16,7 @@ int bt_cache_create(struct bt *bt, struct mem *mem, size_t code_bytes, struct er
 	/* As cc1 and a kernel come out: a block's code is 560 bytes, what is known of it 500. */
 	const size_t known_bytes = code_bytes / 2, per_block = 500;
 
+	bt->mem = mem;
 	bt->blocks_max = (uint32_t)(known_bytes / per_block);
 	bt->exits_max = 5 * bt->blocks_max;
 	bt->insns_max = bt->blocks_max / 2;

@@ -76,3 +76,11 @@ void bt_table_populate(void *table, size_t from, size_t end, bool huge)
 	if (low < high)
 		madvise(low, (size_t)(high - low), MADV_POPULATE_WRITE);
 }
+
+void bt_table_ahead(struct mem *mem, void *table, size_t bytes, size_t from, size_t end)
+{
+	const size_t half = TABLE_HUGE / 2, next = whole(end);
+
+	if ((from + half) / TABLE_HUGE != (end + half) / TABLE_HUGE && next + TABLE_HUGE <= bytes)
+		mem_ask_huge(mem, (uint8_t *)table + next);
+}
