@@ -17,7 +17,7 @@ import pytest
 from conftest import TIMEOUT_SCALE, TOP, run_hanok
 
 NOTE = "HANOK_STACK_LIMIT"
-GUARD = 1 << 32
+GUARD = 1 << 36
 LOW, HIGH = (2 << 44) + GUARD, (3 << 44) - GUARD
 PATIENCE = 30 * TIMEOUT_SCALE
 OURS = 0x7FFFFFFFF000 - 0x2E0000000000  # the limit that layout.c sets

@@ -11,20 +11,20 @@
  * Where the process has its own memory: program, heap, libraries, stacks, guest RAM, all in one slice of
  * the address space, the addresses with addr >> LAYOUT_SHIFT == LAYOUT_SLICE. All others below the
  * kernel's half are empty then, for whoever wants to map something at an address that a guest chose.
- * A guard at each end stays empty too: an address in the slice plus a displacement of 32 bits is no
- * address of a guest's, and the other way round.
+ * A guard at each end stays empty too: an address outside of the slice plus a displacement of 32 bits, and eight
+ * times an index of 32 bits, is none of the monitor's.
  *
- *   0x2000 ......  guard, 4 GiB
+ *   0x2000 ......  guard, 64 GiB
  *   0x2100 ......  guest RAM begins somewhere in the next 8 TiB (mem/ram.c)
  *   ... 0x2e00     libraries, vdso, stacks of threads and what else mmap places, downwards
  *   0x2f00 ......  the program, then its heap, upwards; near the end the vdso, of older kernels
- *   ... 0x3000     guard, 4 GiB
+ *   ... 0x3000     guard, 64 GiB
  */
 #define LAYOUT_SHIFT 44
 #define LAYOUT_SLICE 2
 #define LAYOUT_BASE ((uint64_t)LAYOUT_SLICE << LAYOUT_SHIFT)
 #define LAYOUT_END (LAYOUT_BASE + ((uint64_t)1 << LAYOUT_SHIFT))
-#define LAYOUT_GUARD (UINT64_C(1) << 32)
+#define LAYOUT_GUARD (UINT64_C(1) << 36)
 
 /* Addresses that are not the process's to use, [start, end). */
 struct layout_taken {

@@ -204,6 +204,7 @@ struct bt_thunks {
 	const void *load_vec, *load_x87;
 	const void *window;	/* a fault in the window: bt.fault says which */
 	const void *go_on;	/* with another RSP, where bt.refused says */
+	const void *gone_on;	/* the end of that */
 	const void *reload_x87; /* x87 and vector state, whatever is loaded; clobbers flags */
 	/* By mode: an indirect jump to r11; what an empty shadow stack is full of (shadow.c). */
 	const void *dispatch[BT_MODES], *stray[BT_MODES], *stray_last[BT_MODES];

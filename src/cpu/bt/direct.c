@@ -15,8 +15,8 @@
  *
  * Nothing waits for the answer. Where flags are wanted that the comparison would overwrite, a table is read
  * instead, which has a hole for the slice. The monitor's memory lies at least LAYOUT_GUARD inside of its
- * slice, so one answer for a register does for all displacements, and for all that is added to the register
- * in the block. Accesses share answers as they share look-ups: a span (span.c) is what one answer is for. A
+ * slice, so one answer for a register does for all displacements, for an index of 32 bits, and for all that is
+ * added to the register in the block. Accesses share answers as they share look-ups: a span (span.c) is what one answer is for. A
  * loop (loop.c) asks once for all turns: its registers move by little, and whatever they come to is
  * accessed, so that they do not pass the guard unseen.
  *
@@ -24,6 +24,9 @@
  * kernel's half. Where that may be is kept for each block: which guest instruction is it, and are the
  * flags parked (struct bt_site)?
  */
+static_assert(LAYOUT_GUARD > (UINT64_C(8) << 32) + (UINT64_C(4) << 32) + (UINT64_C(2) << 32),
+	      "an index, the other way round in a loop, a displacement and what a block adds");
+
 bool direct_is_near_slice(uint64_t gva)
 {
 	return gva >= LAYOUT_BASE - LAYOUT_GUARD && gva < LAYOUT_END + LAYOUT_GUARD;
@@ -228,12 +231,18 @@ static void direct_memory(struct trans *t, const struct item *it)
 		t->flags = FLAGS_HOST;
 }
 
+/* A register of an address that has to be asked about, or REG_NONE. */
+static unsigned asked(const struct item *it, unsigned reg)
+{
+	return reg < GPR_NR && !(it->small & 1u << reg) ? reg : REG_NONE;
+}
+
 bool direct_load_target(struct trans *t, const struct item *it)
 {
 	const struct insn *i = &it->i;
 	const struct span operand = {
-		.base = i->base < GPR_NR ? i->base : REG_NONE,
-		.index = i->index < GPR_NR ? i->index : REG_NONE,
+		.base = asked(it, i->base),
+		.index = asked(it, i->index),
 		.scale = i->scale,
 		.seg = REG_NONE,
 	};

@@ -91,19 +91,18 @@ void bt_shadow_reset(const struct bt *bt, struct soft_cpu *c)
 
 /*
  * There are hosts (PVM's are) that do not come back from an interrupt to a program whose RSP is not canonical,
- * but give it #GP or #UD, with nothing of the instruction done. RSP is the guest's here, which may hold
- * anything. So the program comes back with another RSP, to code that loads the right one and goes on.
+ * but do its instructions for it, as far as they know how, and give it a fault where they do not: #GP, #UD, or
+ * #PF with an address of nobody's. RSP is the guest's here, which may hold anything. So the program comes back
+ * with another RSP, to code that loads the right one and goes on.
  */
 static bool refused_rsp(struct soft_cpu *c, greg_t *r)
 {
 	const struct bt *bt = c->translator;
 	const uint64_t at = (uint64_t)r[REG_RIP], go_on = (uint64_t)bt->thunks.go_on;
-	enum { UD_FAULT = 6, GP_FAULT = 13, THUNK_BYTES = 32 };
 
-	if ((r[REG_TRAPNO] != GP_FAULT && r[REG_TRAPNO] != UD_FAULT) ||
-	    cpu_is_canonical((uint64_t)r[REG_RSP]) || at - (uint64_t)bt->code.rx >= bt->code.bytes)
+	if (cpu_is_canonical((uint64_t)r[REG_RSP]) || at - (uint64_t)bt->code.rx >= bt->code.bytes)
 		return false;
-	if (at - go_on >= THUNK_BYTES) { /* else it has been told already */
+	if (at < go_on || at >= (uint64_t)bt->thunks.gone_on) { /* else it has been told already */
 		c->bt.refused.rsp = (uint64_t)r[REG_RSP];
 		c->bt.refused.at = at;
 	}

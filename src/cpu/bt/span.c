@@ -99,6 +99,12 @@ static bool stack_access(const struct trans *t, const struct item *it, const str
 	return true;
 }
 
+/* In the window, what a register adds to an address need not be known if it is less than the guard. */
+static bool leads_nowhere(const struct trans *t, const struct item *it, unsigned reg)
+{
+	return t->direct && it->small & 1u << reg;
+}
+
 static bool operand_access(const struct trans *t, const struct item *it, const struct known *k,
 			   struct access *a)
 {
@@ -125,12 +131,12 @@ static bool operand_access(const struct trans *t, const struct item *it, const s
 	}
 	if (!t->direct && (i->disp > FAR || i->disp < -FAR))
 		return false;
-	if (i->base < GPR_NR) {
+	if (i->base < GPR_NR && !leads_nowhere(t, it, i->base)) {
 		a->key.base = i->base;
 		a->key.base_version = k->version[i->base];
 		a->moved += k->delta[i->base];
 	}
-	if (i->index < GPR_NR) {
+	if (i->index < GPR_NR && !leads_nowhere(t, it, i->index)) {
 		a->key.index = i->index;
 		a->key.scale = i->scale;
 		a->key.index_version = k->version[i->index];
@@ -237,6 +243,32 @@ static int place_access(struct trans *t, const struct access *a, unsigned item)
 	return (int)t->spans++;
 }
 
+/* Is its first register then a number of 32 bits, extended with zeros or its sign? */
+static bool makes_small(const struct item *it)
+{
+	const struct insn *i = &it->i;
+
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_MOV:
+	case ZYDIS_MNEMONIC_LEA:
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_SUB:
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_XOR:
+		return i->width == 4;
+	case ZYDIS_MNEMONIC_MOVZX:
+	case ZYDIS_MNEMONIC_MOVSX:
+	case ZYDIS_MNEMONIC_MOVSXD:
+		return i->width >= 4;
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+		return i->width == 4 && i->reg[1] == REG_NONE && i->imm & 31;
+	default:
+		return false;
+	}
+}
+
 void note_effects(const struct trans *t, const struct item *it, struct known *k)
 {
 	unsigned reg;
@@ -249,6 +281,7 @@ void note_effects(const struct trans *t, const struct item *it, struct known *k)
 	case KIND_STAC:
 	case KIND_CLAC:
 		k->epoch++;
+		k->small = 0;
 		return;
 	case KIND_PUSH:
 	case KIND_PUSHF:
@@ -257,10 +290,12 @@ void note_effects(const struct trans *t, const struct item *it, struct known *k)
 	case KIND_POP:
 		k->delta[RSP] += w;
 		k->version[it->i.reg[0]]++;
+		k->small &= (uint16_t) ~(1u << it->i.reg[0]);
 		return;
 	case KIND_LEAVE:
 		k->version[RSP]++;
 		k->version[RBP]++;
+		k->small &= (uint16_t) ~(1u << RSP | 1u << RBP);
 		return;
 	default:
 		break;
@@ -273,7 +308,11 @@ void note_effects(const struct trans *t, const struct item *it, struct known *k)
 	uint32_t writes = it->writes;
 	if ((it->kind == KIND_LEA || it->kind == KIND_MOV_SELECTOR) && it->i.reg[0] < GPR_NR)
 		writes |= 1u << it->i.reg[0];
-	for (writes &= (1u << GPR_NR) - 1; writes; writes &= writes - 1)
+	writes &= (1u << GPR_NR) - 1;
+	k->small &= (uint16_t)~writes;
+	if (it->i.reg[0] < GPR_NR && writes & 1u << it->i.reg[0] && makes_small(it))
+		k->small |= (uint16_t)(1u << it->i.reg[0]);
+	for (; writes; writes &= writes - 1)
 		k->version[__builtin_ctz(writes)]++;
 }
 
@@ -369,6 +408,7 @@ void plan_spans(struct trans *t)
 		struct access a;
 
 		it->span = -1;
+		it->small = k.small;
 		const bool shadow = n && t->item[n - 1].kind == KIND_STI;
 		if (!it->live_before && !shadow)
 			free_at = (int)n;

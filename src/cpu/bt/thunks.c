@@ -351,8 +351,7 @@ int bt_thunks_make(struct bt *bt)
 	t->go_on = (const void *)e_here(&e);
 	e_load(&e, RSP, OFF(bt.refused.rsp));
 	e_jmp_gs(&e, OFF(bt.refused.at));
-	while ((uint64_t)e.p % 32)
-		e8(&e, 0xcc);
+	t->gone_on = (const void *)e_here(&e);
 	t->helper = (const void *)e_here(&e);
 	make_helper(&e, bt);
 	t->load_vec = (const void *)e_here(&e);

@@ -72,6 +72,8 @@ struct known {
 	unsigned version[GPR_NR];
 	int delta[GPR_NR];
 	unsigned epoch;
+	uint16_t
+		small; /* registers that hold a number of 32 bits, extended with zeros or its sign */
 };
 
 /* A block that jumps back to its own start; see loop.c. */
@@ -114,6 +116,8 @@ struct item {
 	uint64_t rip;
 	const struct decoded *d; /* while it is classified, else NULL */
 	uint16_t live_before, live_after;
+	uint16_t
+		small; /* of its operand's address: registers that hold small numbers (struct known) */
 	int8_t span; /* that its access is in, or -1 */
 	int offset;  /* of the access there */
 	int moved;   /* how much of that is what registers have moved by */

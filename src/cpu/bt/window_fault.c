@@ -37,12 +37,13 @@ static const struct bt_site *find_site(const struct bt_block *b, const uint8_t *
 	return NULL;
 }
 
-/* #GP has no address (an alignment, a canonical form, a check), nor has a check by the table. */
+/* #GP has no address (an alignment, a canonical form, a check), nor has a check by the table; and #PF may be
+ * the host's own (shadow.c). */
 static bool has_gva(const struct bt_window *w, const siginfo_t *info, const greg_t *r)
 {
 	enum { PF_FAULT = 14 };
 
-	return r[REG_TRAPNO] == PF_FAULT &&
+	return r[REG_TRAPNO] == PF_FAULT && cpu_is_canonical((uint64_t)r[REG_RSP]) &&
 	       (uint64_t)info->si_addr - (uint64_t)w->slices >= SLICES_BYTES;
 }
 
