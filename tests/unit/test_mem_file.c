@@ -209,6 +209,41 @@ static void chunks_become_huge(void **unused)
 	mem_destroy(m);
 }
 
+/* Memory that is not the guest's, and what is in it. */
+static void others_get_huge_pages_ahead(void **unused)
+{
+	struct mem_config c = {0};
+	struct mem *m = make();
+	struct error err;
+	unsigned char in_core[CHUNK / MEM_PAGE_BYTES];
+	uint8_t *area = mmap(NULL, 2 * CHUNK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *at = area + -(uintptr_t)area % CHUNK;
+	unsigned there = 0;
+
+	(void)unused;
+	assert_ptr_not_equal(area, MAP_FAILED);
+	assert_ptr_equal(mmap(at, CHUNK, PROT_READ | PROT_WRITE,
+			      MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+			 at);
+	at[CHUNK / 2] = 7;
+	assert_int_equal(mem_start(m, &c, &err), 0);
+	mem_ask_huge(m, at);
+	for (unsigned ms = 0; there < CHUNK / MEM_PAGE_BYTES && ms < 5000; ms++) {
+		usleep(1000);
+		assert_int_equal(mincore(at, CHUNK, in_core), 0);
+		there = 0;
+		for (unsigned n = 0; n < CHUNK / MEM_PAGE_BYTES; n++)
+			there += in_core[n] & 1;
+	}
+	assert_int_equal(at[CHUNK / 2], 7);
+	mem_destroy(m);
+	munmap(area, 2 * CHUNK);
+	if (there < CHUNK / MEM_PAGE_BYTES) {
+		print_message("skipped: the host gives no huge pages for shared memory\n");
+		skip();
+	}
+}
+
 static void nothing_more_comes_under_a_limit(void **unused)
 {
 	struct mem_config c = {.limit_bytes = 16 * MIB};
@@ -255,6 +290,7 @@ int main(void)
 		cmocka_unit_test(what_is_discarded_is_the_hosts),
 		cmocka_unit_test(more_comes_with_the_first_page),
 		cmocka_unit_test(chunks_become_huge),
+		cmocka_unit_test(others_get_huge_pages_ahead),
 		cmocka_unit_test(nothing_more_comes_under_a_limit),
 		cmocka_unit_test(limit_on_files_is_no_obstacle),
 	};
