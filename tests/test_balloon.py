@@ -145,9 +145,17 @@ def test_by_itself(hanok, guest, house):
                       "--disk", f"{disk},readonly")  # fmt: skip
     try:
         machine.vm.output("dd if=/dev/urandom of=/tmp/a bs=1M count=40; md5sum /tmp/a >/tmp/sum")
-        machine.vm.output("cat /dev/vda >/dev/null", 120)
-        before = machine.wait("it does not grow", lambda a: a["actual_bytes"] > 250 * MIB)
-        assert before["mode"] == "auto" and before["guest"]["available_bytes"] > 20 * MIB
+        # While the host has much else to do, pages may go out faster than the balloon can grow.
+        for turn in range(4):
+            machine.vm.output("cat /dev/vda >/dev/null", 120)
+            try:
+                machine.wait("it does not grow", lambda a: a["actual_bytes"] > 250 * MIB)
+                break
+            except AssertionError:
+                if turn == 3:
+                    raise
+        before = machine.wait("it grows too much", lambda a: a["guest"]["available_bytes"] > 20 * MIB)
+        assert before["mode"] == "auto"
         # Without it about as much as is read is swapped out.
         machine.vm.output("cat /dev/vda >/dev/null", 120)
         after = machine.balloon()

@@ -535,7 +535,8 @@ static bool is_opmask(uint8_t opcode)
 /*
  * Bytes that the decoder refuses but a processor may not: AMD's LOCK MOV CR0, which is MOV CR8 (no
  * CPUID of ours offers it); what is near VMCALL, since the child may be in a virtual machine itself;
- * AMD's VPERMQ and VPERMPD, which are there with W clear, too; mask registers.
+ * AMD's VPERMQ and VPERMPD, which are there with W clear, too; mask registers; and what hosts emulate that are
+ * virtual machines themselves, VERW for one, which PVM does with LOCK, too.
  */
 static bool left_out(const uint8_t *code)
 {
@@ -548,7 +549,7 @@ static bool left_out(const uint8_t *code)
 			return true;
 	}
 	for (unsigned k = 0; k < 4; k++)
-		if (code[k] == 0x0f && (code[k + 1] == 1 || (code[k + 1] & 0xfd) == 0x20))
+		if (code[k] == 0x0f && (code[k + 1] <= 1 || (code[k + 1] & 0xfd) == 0x20))
 			return true;
 	return false;
 }
