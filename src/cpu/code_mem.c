@@ -85,10 +85,7 @@ static bool ask_huge(struct code_mem *m, size_t from)
 {
 	if ((uintptr_t)(m->rw + from) % CODE_MEM_HUGE || m->bytes - from < CODE_MEM_HUGE)
 		return false;
-	/* One page has to be there, madvise(2). Others may write to it meanwhile. */
-	if (madvise(m->rw + from, 4096, MADV_POPULATE_WRITE) != 0)
-		return false;
-	return madvise(m->rw + from, CODE_MEM_HUGE, MADV_COLLAPSE) == 0 &&
+	return advise_huge(m->rw + from) &&
 	       madvise((void *)(uintptr_t)(m->rx + from), CODE_MEM_HUGE, MADV_COLLAPSE) == 0;
 }
 

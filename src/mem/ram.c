@@ -235,8 +235,7 @@ void ram_make_asked(struct mem *m)
 	m->asked.count = 0;
 	pthread_mutex_unlock(&m->lock);
 	for (unsigned k = 0; k < count; k++)
-		if (madvise(at[k], MEM_PAGE_BYTES, MADV_POPULATE_WRITE) == 0)
-			madvise(at[k], RAM_CHUNK_BYTES, MADV_COLLAPSE);
+		advise_huge(at[k]);
 }
 
 void ram_give_back(struct mem *m, uint64_t first, uint64_t count)

@@ -231,8 +231,7 @@ static int lock_up(void)
 /* FS last: from then on libc's state is out of reach. */
 _Noreturn static void child_main(struct shared *s)
 {
-	const long set_fs = SYS_arch_prctl;
-	long ret;
+	long nr = SYS_arch_prctl;
 
 	sh = s;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -241,12 +240,10 @@ _Noreturn static void child_main(struct shared *s)
 		_exit(1);
 	if (lock_up())
 		_exit(2);
-	__asm__ volatile("mov %3, %%ds\n\tmov %3, %%es\n\tsyscall\n\tint3"
-			 : "=a"(ret)
-			 : "a"(set_fs), "D"(0x1002L /* ARCH_SET_FS */), "r"(SEL_DATA),
-			   "S"((long)FS_BASE)
+	__asm__ volatile("mov %1, %%ds\n\tmov %1, %%es\n\tsyscall\n\tint3"
+			 : "+a"(nr)
+			 : "r"(SEL_DATA), "D"(0x1002L /* ARCH_SET_FS */), "S"((long)FS_BASE)
 			 : "rcx", "r11", "memory");
-	(void)ret;
 	__builtin_unreachable();
 }
 

@@ -90,6 +90,14 @@ static bool take_entries(const struct bt *bt, const struct array *a, struct bt_p
 	return true;
 }
 
+/* Tables, and what translations are made in. */
+static void make_huge(struct bt *bt)
+{
+	bt_cache_make_huge(bt);
+	for (unsigned n = 0; n < bt->cpu_count; n++)
+		bt_table_make_huge(bt->arenas[n].trans, sizeof(*bt->arenas[n].trans));
+}
+
 bool bt_arena_ready(struct bt *bt, struct bt_arena *a)
 {
 	const size_t relocs = sizeof(a->trans->reloc) + sizeof(a->trans->site) + 32;
@@ -99,11 +107,7 @@ bool bt_arena_ready(struct bt *bt, struct bt_arena *a)
 			   insns = {bt->insns, sizeof(*bt->insns), &bt->insn_count, bt->insns_max};
 
 	if (!bt->huge && bt->block_count >= BT_HUGE_FROM)
-		bt_cache_make_huge(bt);
-	if (bt->huge && !a->huge) {
-		bt_table_make_huge(a->trans, sizeof(*a->trans));
-		a->huge = true;
-	}
+		make_huge(bt);
 	return take_code(bt, &bt->hot, &a->hot, HOT_MAX, piece(bt, PIECE_CODE, bt->hot.bytes)) &&
 	       take_code(bt, &bt->cold, &a->cold, COLD_MAX + relocs,
 			 piece(bt, PIECE_CODE, bt->cold.bytes)) &&
@@ -122,7 +126,7 @@ bool bt_links_ready(struct bt *bt, size_t bytes)
 
 void bt_arena_reset(struct bt_arena *a)
 {
-	*a = (struct bt_arena){.trans = a->trans, .huge = a->huge};
+	*a = (struct bt_arena){.trans = a->trans};
 }
 
 struct bt_arena *bt_arena_create(struct bt *bt, unsigned index)

@@ -26,20 +26,11 @@ enum { CODE_BYTES_DEFAULT = 256 << 20 };
 
 /* ---- threads ---- */
 
-/* %gs of the calling thread points into its vCPU. Signals stay blocked on vCPU threads that run
- * translated code: the guest's stack pointer is in RSP, so no handler may run there but one that has a stack
- * of its own (shadow.c). */
+/* %gs of the calling thread points into its vCPU. */
 static void bind_thread(struct soft_cpu *c)
 {
-	sigset_t all;
-
 	if (!bt_shadow_bind(c))
 		return;
-	sigfillset(&all);
-	sigdelset(&all, SIGSEGV);
-	sigdelset(&all, SIGBUS);
-	sigdelset(&all, SIGILL);
-	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	if (host_has_fsgsbase())
 		__asm__ volatile("wrgsbase %0" ::"r"((char *)c + BT_GS));
 	else

@@ -242,7 +242,6 @@ struct bt_arena {
 		uint32_t next, end;
 	} blocks, exits, insns;
 	struct trans *trans;
-	bool huge; /* trans has huge pages, or cannot have them */
 };
 
 /*
@@ -507,7 +506,8 @@ int bt_shadow_create(struct soft_cpu *c);
 void bt_shadow_destroy(struct soft_cpu *c);
 /* Empties the stacks: no code they led to may be run any more. */
 void bt_shadow_reset(const struct bt *bt, struct soft_cpu *c);
-/* The calling thread runs this vCPU's code; false: it has before. Unblocks SIGSEGV and SIGBUS. */
+/* The calling thread runs this vCPU's code; false: it has before. Blocks all signals but those of
+ * faults: the guest's stack pointer is in RSP, so no handler may run there but one that has a stack of its own. */
 bool bt_shadow_bind(struct soft_cpu *c);
 void bt_make_shadow_thunks(struct bt *bt, struct emit *e, unsigned mode);
 

@@ -173,10 +173,10 @@ bool bt_shadow_bind(struct soft_cpu *c)
 	/* One that is there is a sanitizer's, who will want it back. */
 	if (sigaltstack(NULL, &had) < 0 || (had.ss_flags & SS_DISABLE))
 		sigaltstack(&alternate, NULL);
-	sigemptyset(&set);
+	sigfillset(&set);
 	for (unsigned n = 0; n < FAULTS; n++)
-		sigaddset(&set, faults[n]);
-	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+		sigdelset(&set, faults[n]);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
 	return true;
 }
 
