@@ -71,7 +71,7 @@ guests
 # The long ones among them take one processor and no attention: the other can go on meanwhile.
 tests --suite long --num-processes 1 --logbase long >"$dir/long.log" 2>&1 &
 long=$!
-step program env HANOK="$PWD/$dir/hanok" "$PYTHON" -m pytest -v -rs --durations=5 -m "$marks" tests
+step program env HANOK="$PWD/$dir/hanok" "$PYTHON" -m pytest -v -rsfE --durations=5 -m "$marks" tests
 
 if ! wait $long; then
     printf '\n== long\n'
@@ -81,6 +81,8 @@ fi
 
 echo
 if [ -n "$failed" ]; then
+    # Once more at the end, where it is found without a search.
+    "$PYTHON" tools/failed-tests.py "$dir/meson-logs/testlog.json" "$dir/meson-logs/long.json"
     echo "check: failed:$failed"
     exit 1
 fi
