@@ -416,11 +416,19 @@ static bool ends_block(const struct item *it)
 	}
 }
 
-static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *bytes, unsigned avail)
+/* A device may be writing to the guest's memory meanwhile: an instruction is read once and judged by what
+ * was read, or one would be judged and another copied. */
+static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *at, unsigned avail)
 {
 	enum insn_mode mode = t->key & MODE_KEY_64 ? MODE_64 : MODE_32;
 	struct item *it = &t->item[t->count];
+	uint8_t bytes[RECALL_BYTES];
 
+	if (avail > sizeof(bytes))
+		avail = sizeof(bytes);
+	memcpy(bytes, at, avail);
+	/* Or the compiler may read it again. */
+	__asm__ volatile("" : "+m"(bytes));
 	if (!(avail >= RECALL_BYTES && recall(t, it, bytes))) {
 		memset(it, 0, sizeof(*it));
 		if (insn_decode(mode, t->c->vendor_amd, bytes, avail, &t->d, &it->i) < 0)

@@ -247,13 +247,18 @@ static struct block *build(struct soft_cpu *c, const uint8_t *hva, uint64_t gpa)
 	struct block_cache *b = c->blocks;
 	unsigned room = MEM_PAGE_BYTES - (gpa & ~PAGE_MASK);
 	unsigned at = 0, count = 0;
+	/* Decoded and kept are the same bytes, whatever another vCPU writes meanwhile. */
+	uint8_t code[BLOCK_BYTES];
 
+	if (room > sizeof(code))
+		room = sizeof(code);
+	memcpy(code, hva, room);
 	if (b->used + BLOCK_INSNS > ARENA_INSNS)
 		forget_all(b);
 	struct insn *insn = &b->arena[b->used];
 	while (count < BLOCK_INSNS && at < BLOCK_BYTES - 15) {
 		struct insn *i = &insn[count];
-		if (at >= room || decode_one(c, hva + at, room - at, i) < 0)
+		if (at >= room || decode_one(c, code + at, room - at, i) < 0)
 			break;
 		at += i->length;
 		count++;
@@ -269,7 +274,7 @@ static struct block *build(struct soft_cpu *c, const uint8_t *hva, uint64_t gpa)
 			    .mode = c->mode,
 			    .count = (uint8_t)count,
 			    .bytes = (uint8_t)at};
-	memcpy(k->code, hva, at);
+	memcpy(k->code, code, at);
 	return k;
 }
 
