@@ -11,6 +11,8 @@
  * btsmp: two vCPUs on shared memory. Litmus tests, whose results must be among those that x86-TSO
  * allows (Owens, Sarkar, Sewell 2009; SDM Vol. 3, 9.2.3); counters that must be exact; code and
  * page tables changed by one processor under the other.
+ *
+ *	btsmp ENGINE [ROUNDS [TEST]]	TEST: the number of one; all without
  */
 extern const uint8_t smp_begin[], smp_end[], smp_ipi[];
 extern const uint32_t smp_entries[][2];
@@ -179,7 +181,7 @@ static bool run_once(struct box *b, const struct test *t)
 		pthread_join(thread[n], NULL);
 	for (unsigned n = 0; n < 2; n++)
 		if (side[n].end != EXIT_HLT) {
-			printf("  vCPU %u ended with %s at %llx\n", n, exit_cause_name(side[n].end),
+			printf("# vCPU %u ended with %s at %llx\n", n, exit_cause_name(side[n].end),
 			       (unsigned long long)side[n].state.rip);
 			return false;
 		}
@@ -205,7 +207,7 @@ static bool judge_cells(const struct box *b, const struct test *t, uint64_t *bot
 		*both_zero += !c.a0 && !c.b0;
 		if (t->allowed(&c))
 			continue;
-		printf("  cell %u: x %u, y %u, first %u %u, second %u %u\n", k, c.x, c.y, c.a0,
+		printf("# cell %u: x %u, y %u, first %u %u, second %u %u\n", k, c.x, c.y, c.a0,
 		       c.a1, c.b0, c.b1);
 		return false;
 	}
@@ -242,7 +244,7 @@ static bool judge(const struct box *b, const struct test *t, uint64_t *both_zero
 	}
 	if (got == want)
 		return true;
-	printf("  counted %llu, not %llu\n", (unsigned long long)got, (unsigned long long)want);
+	printf("# counted %llu, not %llu\n", (unsigned long long)got, (unsigned long long)want);
 	return false;
 }
 
@@ -250,6 +252,7 @@ int main(int argc, char **argv)
 {
 	const char *engine = argc > 1 ? argv[1] : "bt";
 	unsigned rounds = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 0) : ROUNDS;
+	const unsigned only = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 0) : 0;
 	unsigned failed = 0;
 	struct error err;
 	struct box *b;
@@ -262,6 +265,8 @@ int main(int argc, char **argv)
 	for (unsigned k = 0; k < TESTS; k++) {
 		uint64_t both_zero = 0;
 		bool good = true;
+		if (only && only != k + 1)
+			continue;
 		for (unsigned n = 0; n < rounds && good; n++)
 			good = run_once(b, &tests[k]) && judge(b, &tests[k], &both_zero);
 		printf("%sok %u - %s: %s", good ? "" : "not ", k + 1, engine, tests[k].name);
