@@ -72,6 +72,7 @@ static const struct test {
 	bool (*allowed)(const struct cell *c);
 	enum check check;
 	uint32_t times;
+	unsigned more; /* rounds: for what goes wrong only when an engine makes room for blocks */
 } tests[] = {
 	{"store buffering", anything, LITMUS, CELLS},
 	{"store buffering, MFENCE", not_both_zero, LITMUS, CELLS},
@@ -93,7 +94,7 @@ static const struct test {
 	{"XCHG as a lock", NULL, COUNTER, 20000},
 	{"LOCK BTS", NULL, BITS, 20000},
 	{"code changed by the other", NULL, WRONG, 3000},
-	{"code changed by the other while it is run", NULL, WRONG, 3000},
+	{"code changed by the other while it is run", NULL, WRONG, 3000, 100},
 	{"pages changed by the other", NULL, WRONG, 3000},
 };
 enum { TESTS = sizeof(tests) / sizeof(tests[0]) };
@@ -267,7 +268,7 @@ int main(int argc, char **argv)
 		bool good = true;
 		if (only && only != k + 1)
 			continue;
-		for (unsigned n = 0; n < rounds && good; n++)
+		for (unsigned n = 0; n < rounds + tests[k].more && good; n++)
 			good = run_once(b, &tests[k]) && judge(b, &tests[k], &both_zero);
 		printf("%sok %u - %s: %s", good ? "" : "not ", k + 1, engine, tests[k].name);
 		if (k == 0) /* not a must, but a sign that the test can see something */
