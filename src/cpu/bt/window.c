@@ -43,6 +43,7 @@ enum {
 	CREDIT_TICK = 40,
 	CREDIT_MAX = 4000,
 	LOOKS = 128,	 /* pages looked at again cost as much as one brought in */
+	CODE_WRITES = 2, /* to a page with code, one after another, before it is one without */
 	OWNER_HITS = 16, /* interrupts that find another running, before the owner loses it */
 };
 
@@ -214,6 +215,28 @@ void bt_window_forbid_writes_to_code(struct soft_cpu *c)
 	}
 }
 
+/* A store to a page that has code? They are met with a signal each. Who writes code writes a lot of it before any
+ * of it runs: so after a few the page's blocks go, and it can be written to. */
+static bool note_code_write(struct soft_cpu *c, struct bt_window *w, uint64_t gva)
+{
+	const struct window_page *p = window_find(w, gva & PAGE_MASK);
+	const uint64_t gpa = p ? (uint64_t)p->gpfn << MEM_PAGE_SHIFT : 0;
+
+	if (!p || p->write || !bt_has_code(c->translator, gpa))
+		return false;
+	if (w->coded != p->gpfn)
+		w->code_writes = 0;
+	w->coded = p->gpfn;
+	if (++w->code_writes < CODE_WRITES)
+		return true;
+	w->code_writes = 0;
+	bt_lock(c);
+	bt_invalidate(c->translator, gpa, MEM_PAGE_BYTES);
+	bt_unlock(c);
+	c->break_block = true; /* the block that runs may have been one of them */
+	return true;
+}
+
 bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write)
 {
 	struct bt_window *w = c->translator->window;
@@ -224,6 +247,8 @@ bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write)
 		pays(c, 1);
 		return false;
 	}
+	if (write && note_code_write(c, w, gva) && !pays(c, 1))
+		return false;
 	w->wanted = gva;
 	w->wanted_write = write;
 	const bool there =

@@ -60,6 +60,8 @@ struct bt_window {
 	} failed[WINDOW_FAILED];
 	uint64_t wanted; /* where user code faulted that the guest's kernel sees to now, or 0 */
 	bool wanted_write;
+	uint32_t coded;	      /* the page with code that was written to last, */
+	unsigned code_writes; /* and how often */
 	int credit;
 	unsigned ticks; /* that the owner has had */
 
