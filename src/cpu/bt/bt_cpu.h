@@ -59,7 +59,8 @@ struct bt_cpu {
 		uint64_t rip;	/* the guest's */
 		uint64_t gva;	/* UINT64_MAX: not known (#GP) */
 		uint64_t r10, r11, flags;
-		bool write, flags_in_host;
+		uint32_t block; /* index */
+		bool write, flags_in_host, may_probe;
 	} fault;
 
 	/* Where translated code goes on that the host would not come back to, and with which RSP (shadow.c). */

@@ -42,6 +42,7 @@ void note_site(struct trans *t, const struct item *it)
 		.at = (uint16_t)(e_here(&t->e) - (uint64_t)t->b->main),
 		.rip = (uint16_t)(it->rip - t->item[0].rip),
 		.flags_in_host = t->flags == FLAGS_HOST || t->flags == FLAGS_BOTH,
+		.may_probe = it->kind == KIND_MEMORY,
 	};
 }
 
@@ -73,12 +74,14 @@ static bool has_segment(const struct item *it)
  * already; and what locks, which the interpreter does where it lies across pages, for hosts that make their
  * users pay for locking the bus, and so that no vCPU sees half of it.
  */
-bool direct_may_reach(const struct item *it)
+bool direct_may_reach(const struct trans *t, const struct item *it)
 {
 	uint64_t gva;
 
 	if (it->needs == LOADED_X87 || (it->i.flags & INSN_LOCK) ||
 	    (it->kind == KIND_MEMORY && it->i.mnemonic == ZYDIS_MNEMONIC_XCHG))
+		return false;
+	if (it->kind == KIND_MEMORY && bt_window_avoids(t->bt, it->rip))
 		return false;
 	return !constant_address(it, 0, &gva) || (gva >> 47 == 0 && !direct_is_near_slice(gva));
 }
@@ -247,7 +250,7 @@ bool direct_load_target(struct trans *t, const struct item *it)
 		.seg = REG_NONE,
 	};
 
-	if (i->addr_bytes != 8 || has_segment(it) || !direct_may_reach(it))
+	if (i->addr_bytes != 8 || has_segment(it) || !direct_may_reach(t, it))
 		return false;
 	if (direct_needs_check(&operand))
 		direct_check(t, &operand, it);

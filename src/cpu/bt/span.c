@@ -114,7 +114,7 @@ static bool operand_access(const struct trans *t, const struct item *it, const s
 	a->size = it->mem_bytes;
 	a->align = it->align;
 	a->write = it->mem_write;
-	if (i->addr_bytes != word(t) || (t->direct && !direct_may_reach(it)))
+	if (i->addr_bytes != word(t) || (t->direct && !direct_may_reach(t, it)))
 		return false;
 	if (segment) {
 		if (i->base != REG_NONE || i->index != REG_NONE)

@@ -275,7 +275,7 @@ void emit_sum(struct emit *e);
 /* Are there addresses of the monitor's so near that a displacement leads to them? */
 bool direct_is_near_slice(uint64_t gva);
 /* May the operand's address be one of the window? */
-bool direct_may_reach(const struct item *it);
+bool direct_may_reach(const struct trans *t, const struct item *it);
 /* Does it depend on registers? */
 bool direct_needs_check(const struct span *s);
 /* Has the interpreter do the item where the span's registers lead to the monitor's slice. Leaves flags alone

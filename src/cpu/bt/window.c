@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "base/log.h"
@@ -30,6 +31,13 @@
  *	code in a page		it may not be written to from now on
  *	memory that leaves	everything
  *
+ * Two things would meet a signal with every access, and a signal costs as much as twenty misses of the TLB or more:
+ *
+ *	stores to code		who writes code writes a lot of it before any of it runs (a JIT compiler): after
+ *				CODE_WRITES of them the page's blocks go, and the page is one like others
+ *	fresh memory		an instruction that has met SHY_FROM pages which were not there asks the TLB from
+ *				now on (direct_may_reach), and after a while is tried again
+ *
  * Where pages come and go all the time the window costs more than it is worth. So the owner has a credit
  * that all this is charged to; when it is used up, the window is given up, and the address space has to be
  * found running for four times as long before it has another.
@@ -44,6 +52,12 @@ enum {
 	CREDIT_MAX = 4000,
 	LOOKS = 128,	 /* pages looked at again cost as much as one brought in */
 	CODE_WRITES = 2, /* to a page with code, one after another, before it is one without */
+	/* Pages met that are not there, by one instruction, before it asks the TLB; interrupts of the owner until it
+	 * is tried again, twice as many each time; and between looks at all of them. */
+	SHY_FROM = 12,
+	SHY_TICKS = 256,
+	SHY_TIMES = 8,
+	SHY_LOOK = 64,
 	OWNER_HITS = 16, /* interrupts that find another running, before the owner loses it */
 };
 
@@ -98,6 +112,61 @@ static bool pays(struct soft_cpu *c, unsigned cost)
 	return false;
 }
 
+/* ---- instructions that meet pages which are not there ---- */
+
+static struct window_shy *shy_of(struct bt_window *w, uint64_t rip)
+{
+	return &w->shy[(rip * UINT64_C(0x9e3779b97f4a7c15) >> 32) % WINDOW_SHY];
+}
+
+bool bt_window_avoids(const struct bt *bt, uint64_t rip)
+{
+	const struct window_shy *s = bt->window ? shy_of(bt->window, rip) : NULL;
+
+	return s && s->rip == rip && s->met >= SHY_FROM;
+}
+
+static void note_met(struct soft_cpu *c, struct bt_window *w)
+{
+	const struct bt_fault *f = &c->bt.fault;
+	struct bt_block *b = &c->translator->blocks[f->block];
+	struct window_shy *s = shy_of(w, f->rip);
+
+	if (!f->may_probe)
+		return;
+	if (s->rip != f->rip)
+		*s = (struct window_shy){.rip = f->rip};
+	if (++s->met < SHY_FROM)
+		return;
+	const struct bt_page *p = &c->translator->pages[b->page];
+	if ((f->rip & PAGE_MASK) != p->gva)
+		p = &c->translator->pages[b->page2];
+	s->gpa = p->gpa | (f->rip & ~PAGE_MASK);
+	s->until = w->ticks + (SHY_TICKS << s->times);
+	s->times += s->times < SHY_TIMES;
+	bt_lock(c);
+	bt_block_kill(c->translator, b);
+	bt_unlock(c);
+	c->break_block = true; /* it is the one that runs */
+}
+
+/* The memory may be there by now: back to the window, to see. */
+static void retry_shy(struct soft_cpu *c, struct bt_window *w)
+{
+	for (unsigned n = 0; n < WINDOW_SHY; n++) {
+		struct window_shy *s = &w->shy[n];
+		if (s->met < SHY_FROM || w->ticks < s->until)
+			continue;
+		s->met = 0;
+		bt_lock(c);
+		bt_invalidate(c->translator, s->gpa, 1);
+		bt_unlock(c);
+		c->break_block = true;
+	}
+}
+
+/* ---- whose it becomes ---- */
+
 static void take_over(struct soft_cpu *c)
 {
 	struct bt_window *w = c->translator->window;
@@ -115,6 +184,7 @@ static void take_over(struct soft_cpu *c)
 	w->hits = OWNER_HITS;
 	w->credit = CREDIT;
 	w->ticks = 0;
+	memset(w->shy, 0, sizeof(w->shy));
 	c->bt.mode_known = false;
 }
 
@@ -129,6 +199,8 @@ void bt_window_tick(struct soft_cpu *c)
 		w->hits += w->hits < OWNER_HITS;
 		w->ticks++;
 		w->credit += w->credit < CREDIT_MAX ? CREDIT_TICK : 0;
+		if (w->ticks % SHY_LOOK == 0)
+			retry_shy(c, w);
 		return;
 	}
 	w->hits -= w->hits > 0;
@@ -215,8 +287,7 @@ void bt_window_forbid_writes_to_code(struct soft_cpu *c)
 	}
 }
 
-/* A store to a page that has code? They are met with a signal each. Who writes code writes a lot of it before any
- * of it runs: so after a few the page's blocks go, and it can be written to. */
+/* A store to a page that has code? */
 static bool note_code_write(struct soft_cpu *c, struct bt_window *w, uint64_t gva)
 {
 	const struct window_page *p = window_find(w, gva & PAGE_MASK);
@@ -249,6 +320,7 @@ bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write)
 	}
 	if (write && note_code_write(c, w, gva) && !pays(c, 1))
 		return false;
+	note_met(c, w);
 	w->wanted = gva;
 	w->wanted_write = write;
 	const bool there =

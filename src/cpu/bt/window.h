@@ -14,6 +14,7 @@ enum {
 	WINDOW_HUGE = 1 << 16, /* of the pages, whose table has huge pages from the beginning */
 	WINDOW_MAPS = 20000,   /* mappings made; each may leave two, and the host allows 65,530 */
 	WINDOW_FAILED = 8,
+	WINDOW_SHY = 1024,    /* instructions counted that meet pages which are not there */
 	WINDOW_GRANULE = 256, /* bytes of code, in the table of blocks */
 };
 
@@ -62,6 +63,12 @@ struct bt_window {
 	bool wanted_write;
 	uint32_t coded;	      /* the page with code that was written to last, */
 	unsigned code_writes; /* and how often */
+	/* By their address: instructions that have met pages which were not there, how many, how often that were too
+	 * many, and the tick from which on they are tried again. */
+	struct window_shy {
+		uint64_t rip, gpa;
+		unsigned met, times, until;
+	} shy[WINDOW_SHY];
 	int credit;
 	unsigned ticks; /* that the owner has had */
 

@@ -72,7 +72,9 @@ bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 				.r11 = (uint64_t)r[REG_R11],
 				.flags = (uint64_t)r[REG_EFL],
 				.write = r[REG_ERR] & PF_WRITE,
+				.block = i - 1,
 				.flags_in_host = s->flags_in_host,
+				.may_probe = s->may_probe,
 			};
 			r[REG_RIP] = (greg_t)bt->thunks.window;
 			return true;
