@@ -88,6 +88,13 @@ static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct 
 	};
 }
 
+bool window_is_in_guest(struct soft_cpu *c, const struct bt_window *w, uint64_t gva)
+{
+	struct region g = {0};
+
+	return look(c, w->cr3, gva, &g).read;
+}
+
 static bool goes_with(struct soft_cpu *c, const struct bt_window *w, const struct window_run *run,
 		      int64_t pages, struct region *g)
 {
