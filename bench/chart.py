@@ -7,7 +7,8 @@ from xml.sax.saxutils import escape
 WIDTH, LEFT, RIGHT = 860, 150, 60
 ROW, BAR, TOP = 26, 9, 86
 CATEGORIES = {"integer": "Integer", "float": "Floating point", "simd": "SIMD and hashes", "memory": "Memory",
-              "system": "System calls and processes", "jvm": "JVM", "smp": "Two CPUs (elapsed)"}
+              "system": "System calls and processes", "start": "Starts of programs", "jvm": "JVM",
+              "smp": "Two CPUs (elapsed)"}
 
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #24292f; }

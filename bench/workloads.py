@@ -28,7 +28,7 @@ class Group:
 class Workload:
     name: str
     group: str
-    # integer, float, simd, memory, system, jvm or smp: how the report sorts it and which target it is under.
+    # integer, float, simd, memory, system, start, jvm or smp: how the report sorts it and which target it is under.
     category: str
     about: str
     full: str
@@ -115,11 +115,11 @@ WORKLOADS = [
     program("file", "system", "open, read 4 KiB, close", 2000, 200),
     program("signal", "system", "a signal to oneself", 100, 15),
     program("fork", "system", "fork, exit, wait", 1500, 150),
-    sized("starts", "base", "start", "starts of OpenSSL and of Python with a few of its modules",
-          "for i in $(seq {n}); do openssl version; python3 -c 'import json, re'; done", 10, 2),
     program("exec", "system", "fork, exec of /bin/true, wait", 300, 40),
     program("pipe", "system", "a byte to and fro between two processes", 300, 50),
     program("switch", "system", "a byte round sixteen processes", 30, 5),
+    sized("starts", "base", "start", "starts of OpenSSL and of Python with a few of its modules",
+          "for i in $(seq {n}); do openssl version; python3 -c 'import json, re'; done", 10, 2),
     Workload("jvm-start", "jvm", "jvm", "start of a JVM, one round of the mixed load",
              JAVA + " -cp /bench Bench 1", JAVA + " -cp /bench Bench 1"),
     Workload("jvm-mixed", "jvm", "jvm", "collections, strings, garbage, arithmetic, lambdas, threads",
