@@ -530,7 +530,7 @@ void bt_window_forbid_writes_to_code(struct soft_cpu *c);
 /* Brings in what user code reaches for (UINT64_MAX: not known); false: it is nothing that can be there. May
  * raise #PF. */
 bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write);
-/* Is the instruction at rip one that has met so many pages that were not there that it had better ask the TLB? */
+/* Is the instruction at rip one that has met so much new memory that it had better ask the TLB? */
 bool bt_window_avoids(const struct bt *bt, uint64_t rip);
 /* In the handler of SIGSEGV: false if the fault is not one of translated code in the window. */
 bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u);

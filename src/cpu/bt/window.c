@@ -35,8 +35,8 @@
  *
  *	stores to code		who writes code writes a lot of it before any of it runs (a JIT compiler): after
  *				CODE_WRITES of them the page's blocks go, and the page is one like others
- *	pages not there		an instruction that has met SHY_FROM of them asks the TLB from now on
- *				(direct_may_reach), and after a while is tried again
+ *	new memory		an instruction that has met SHY_FROM pages which the guest has not either asks the
+ *				TLB from now on (direct_may_reach), and after a while is tried again
  *
  * Where pages come and go all the time the window costs more than it is worth. So the owner has a credit
  * that all this is charged to; when it is used up, the window is given up, and the address space has to be
@@ -52,8 +52,8 @@ enum {
 	CREDIT_MAX = 4000,
 	LOOKS = 128,	 /* pages looked at again cost as much as one brought in */
 	CODE_WRITES = 2, /* to a page with code, one after another, before it is one without */
-	/* Pages met that are not there, by one instruction, before it asks the TLB; interrupts of the owner until it
-	 * is tried again; one of the two doubles each time, so often; and interrupts between looks at all of them. */
+	/* Pages of new memory that one instruction meets before it asks the TLB; interrupts of the owner until it is
+	 * tried again, and how often that doubles; and between looks at all of them. */
 	SHY_FROM = 12,
 	SHY_TICKS = 256,
 	SHY_TIMES = 8,
@@ -112,7 +112,7 @@ static bool pays(struct soft_cpu *c, unsigned cost)
 	return false;
 }
 
-/* ---- instructions that meet pages which are not there ---- */
+/* ---- instructions that meet new memory ---- */
 
 static struct window_shy *shy_of(struct bt_window *w, uint64_t rip)
 {
@@ -126,43 +126,30 @@ bool bt_window_avoids(const struct bt *bt, uint64_t rip)
 	return s && s->rip == rip && s->shy;
 }
 
-/* New memory is met once, so who fills it is left alone for longer each time. What the guest has already is brought in,
- * if a few pages at a time: most programs end before they have used them often enough. So more may be met each
- * time. */
-static void become_shy(struct soft_cpu *c, struct bt_window *w, struct window_shy *s)
-{
-	const struct bt *bt = c->translator;
-	const struct bt_block *b = &bt->blocks[c->bt.fault.block];
-	const struct bt_page *p = &bt->pages[b->page];
-	const bool fresh = s->fresh > s->met / 2;
-
-	if (s->met < (unsigned)SHY_FROM << (fresh ? 0 : s->times))
-		return;
-	if ((s->rip & PAGE_MASK) != p->gva)
-		p = &bt->pages[b->page2];
-	s->gpa = p->gpa | (s->rip & ~PAGE_MASK);
-	s->until = w->ticks + ((unsigned)SHY_TICKS << (fresh ? s->times : 0));
-	s->times += s->times < SHY_TIMES;
-	s->shy = true;
-}
-
+/* What the guest has is brought in, as often as it takes: it is likely to be used again. What it has not is new memory,
+ * which whoever fills it meets once. */
 static void note_met(struct soft_cpu *c, struct bt_window *w, uint64_t gva)
 {
 	const struct bt_fault *f = &c->bt.fault;
+	struct bt_block *b = &c->translator->blocks[f->block];
 	struct window_shy *s = shy_of(w, f->rip);
 
-	if (!f->may_probe || (s->shy && s->rip != f->rip))
+	if (!f->may_probe || (s->shy && s->rip != f->rip) ||
+	    window_is_in_guest(c, w, gva, f->write))
 		return;
 	if (s->rip != f->rip)
 		*s = (struct window_shy){.rip = f->rip};
-	s->met++;
-	s->fresh += !window_is_in_guest(c, w, gva & PAGE_MASK);
-	if (!s->shy)
-		become_shy(c, w, s);
-	if (!s->shy)
+	if (++s->met < SHY_FROM)
 		return;
+	const struct bt_page *p = &c->translator->pages[b->page];
+	if ((f->rip & PAGE_MASK) != p->gva)
+		p = &c->translator->pages[b->page2];
+	s->gpa = p->gpa | (f->rip & ~PAGE_MASK);
+	s->until = w->ticks + (SHY_TICKS << s->times);
+	s->times += s->times < SHY_TIMES && !s->shy;
+	s->shy = true;
 	bt_lock(c);
-	bt_block_kill(c->translator, &c->translator->blocks[f->block]);
+	bt_block_kill(c->translator, b);
 	bt_unlock(c);
 	c->break_block = true; /* it is the one that runs */
 }
@@ -175,7 +162,7 @@ static void retry_shy(struct soft_cpu *c, struct bt_window *w)
 		if (!s->shy || w->ticks < s->until)
 			continue;
 		s->shy = false;
-		s->met = s->fresh = 0;
+		s->met = 0;
 		bt_lock(c);
 		bt_invalidate(c->translator, s->gpa, 1);
 		bt_unlock(c);
@@ -336,9 +323,10 @@ bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write)
 		pays(c, 1);
 		return false;
 	}
-	if (write && note_code_write(c, w, gva) && !pays(c, 1))
+	if (!write || !note_code_write(c, w, gva))
+		note_met(c, w, gva);
+	else if (!pays(c, 1))
 		return false;
-	note_met(c, w, gva);
 	w->wanted = gva;
 	w->wanted_write = write;
 	const bool there =

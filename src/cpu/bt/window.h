@@ -63,13 +63,13 @@ struct bt_window {
 	bool wanted_write;
 	uint32_t coded;	      /* the page with code that was written to last, */
 	unsigned code_writes; /* and how often */
-	/* By their address: instructions that meet pages which are not there. */
+	/* By their address: instructions that meet new memory. */
 	struct window_shy {
 		uint64_t rip, gpa;
-		unsigned met, fresh; /* pages; and those the guest did not have either */
-		unsigned times;	     /* that they were too many */
-		unsigned until;	     /* the tick from which on it is tried again */
-		bool shy;	     /* asks the TLB */
+		unsigned met;	/* pages */
+		unsigned times; /* that they were too many */
+		unsigned until; /* the tick from which on it is tried again */
+		bool shy;	/* asks the TLB */
 	} shy[WINDOW_SHY];
 	int credit;
 	unsigned ticks; /* that the owner has had */
@@ -105,7 +105,7 @@ uint32_t window_take_back(struct bt_window *w, struct window_page **wrong, uint3
 /* ---- window_fill.c: what the guest's page tables say ---- */
 
 /* Do the guest's page tables let user code have the page at gva? */
-bool window_is_in_guest(struct soft_cpu *c, const struct bt_window *w, uint64_t gva);
+bool window_is_in_guest(struct soft_cpu *c, const struct bt_window *w, uint64_t gva, bool write);
 /* Brings what user code reaches for into the window. False: it is nothing that can be there. May raise. */
 bool window_bring_in(struct soft_cpu *c, struct bt_window *w, uint64_t gva, bool write);
 /* The same for w->wanted, without raising. */

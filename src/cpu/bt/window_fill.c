@@ -88,11 +88,12 @@ static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct 
 	};
 }
 
-bool window_is_in_guest(struct soft_cpu *c, const struct bt_window *w, uint64_t gva)
+bool window_is_in_guest(struct soft_cpu *c, const struct bt_window *w, uint64_t gva, bool write)
 {
 	struct region g = {0};
+	const struct right r = look(c, w->cr3, gva & PAGE_MASK, &g);
 
-	return look(c, w->cr3, gva, &g).read;
+	return write ? r.write : r.read;
 }
 
 static bool goes_with(struct soft_cpu *c, const struct bt_window *w, const struct window_run *run,
