@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 /*
  * btdma: a device writes to code while it is being translated. Each instruction of a loop is, from one

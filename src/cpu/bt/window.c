@@ -112,6 +112,15 @@ static bool pays(struct soft_cpu *c, unsigned cost)
 	return false;
 }
 
+/* Its blocks go; the one that runs may be one of them. */
+static void forget_code(struct soft_cpu *c, uint64_t gpa, unsigned len)
+{
+	bt_lock(c);
+	bt_invalidate(c->translator, gpa, len);
+	bt_unlock(c);
+	c->break_block = true;
+}
+
 /* ---- instructions that meet new memory ---- */
 
 static struct window_shy *shy_of(struct bt_window *w, uint64_t rip)
@@ -163,10 +172,7 @@ static void retry_shy(struct soft_cpu *c, struct bt_window *w)
 			continue;
 		s->shy = false;
 		s->met = 0;
-		bt_lock(c);
-		bt_invalidate(c->translator, s->gpa, 1);
-		bt_unlock(c);
-		c->break_block = true;
+		forget_code(c, s->gpa, 1);
 	}
 }
 
@@ -306,10 +312,7 @@ static bool note_code_write(struct soft_cpu *c, struct bt_window *w, uint64_t gv
 	if (++w->code_writes < CODE_WRITES)
 		return true;
 	w->code_writes = 0;
-	bt_lock(c);
-	bt_invalidate(c->translator, gpa, MEM_PAGE_BYTES);
-	bt_unlock(c);
-	c->break_block = true; /* the block that runs may have been one of them */
+	forget_code(c, gpa, MEM_PAGE_BYTES);
 	return true;
 }
 

@@ -14,7 +14,7 @@ enum {
 	WINDOW_HUGE = 1 << 16, /* of the pages, whose table has huge pages from the beginning */
 	WINDOW_MAPS = 20000,   /* mappings made; each may leave two, and the host allows 65,530 */
 	WINDOW_FAILED = 8,
-	WINDOW_SHY = 1024,    /* instructions counted that meet pages which are not there */
+	WINDOW_SHY = 1024,    /* instructions counted that meet new memory */
 	WINDOW_GRANULE = 256, /* bytes of code, in the table of blocks */
 };
 
@@ -104,7 +104,7 @@ uint32_t window_take_back(struct bt_window *w, struct window_page **wrong, uint3
 
 /* ---- window_fill.c: what the guest's page tables say ---- */
 
-/* Do the guest's page tables let user code have the page at gva? */
+/* Do the guest's page tables let user code read, or write, the page at gva? */
 bool window_is_in_guest(struct soft_cpu *c, const struct bt_window *w, uint64_t gva, bool write);
 /* Brings what user code reaches for into the window. False: it is nothing that can be there. May raise. */
 bool window_bring_in(struct soft_cpu *c, struct bt_window *w, uint64_t gva, bool write);
