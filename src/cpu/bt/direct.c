@@ -8,12 +8,12 @@
  * is that its address is none of the monitor's own:
  *
  *	rorx r10, base, LAYOUT_SHIFT		what slice of the address space is it?
- *	cmp  r10b, LAYOUT_SLICE ; je trap	the monitor's
+ *	cmp  r10b, LAYOUT_SLICE			(41 80 fa 02)
+ *	je   $ - 2				the monitor's: to the third byte of CMP
  *	(the instruction)
- *	...
- * trap: hlt					faults, and the interpreter does the instruction
  *
- * Nothing waits for the answer. Where flags are wanted that the comparison would overwrite, a table is read
+ * Nothing waits for the answer. The third byte of CMP is, by itself, CLI: it faults, and the interpreter does
+ * the instruction. So a check is 12 bytes and no code elsewhere: large programs wait for their code. Where flags are wanted that the comparison would overwrite, a table is read
  * instead, which has a hole for the slice. The monitor's memory lies at least LAYOUT_GUARD inside of its
  * slice, so one answer for a register does for all displacements, for an index of 32 bits, and for all that is
  * added to the register in the block. Accesses share answers as they share look-ups: a span (span.c) is what
@@ -161,18 +161,9 @@ void direct_check(struct trans *t, const struct span *s, const struct item *it)
 			e_mov_rr(e, T_INDEX, reg);
 		e_shr(e, true, T_INDEX, LAYOUT_SHIFT);
 	}
-	e_cmp8_ri(e, T_INDEX, LAYOUT_SLICE);
-	t->trap[t->traps++] = (struct trap){.from = e_jcc_later(e, CC_E), .it = it};
-}
-
-void direct_emit_traps(struct trans *t)
-{
-	for (unsigned n = 0; n < t->traps; n++) {
-		e_patch(&t->e, t->trap[n].from);
-		t->flags = FLAGS_PARKED; /* or dead, which nobody minds */
-		note_site(t, t->trap[n].it);
-		e8(&t->e, 0xf4); /* hlt */
-	}
+	e_bytes(e, "\x41\x80", 2); /* cmp r10b, imm8 */
+	note_site(t, it);
+	e_bytes(e, (const uint8_t[]){0xfa, LAYOUT_SLICE, 0x74, 0xfc}, 4);
 }
 
 /* ---- accesses ---- */

@@ -302,13 +302,6 @@ static inline void e_shr(struct emit *e, bool w, unsigned reg, unsigned by)
 	e8(e, (uint8_t)by);
 }
 
-/* cmp of a register's low byte; registers 8 to 15 */
-static inline void e_cmp8_ri(struct emit *e, unsigned reg, uint8_t v)
-{
-	e_rr(e, false, 0x80, 7, reg);
-	e8(e, v);
-}
-
 static inline void e_push(struct emit *e, unsigned r)
 {
 	e_rex(e, false, 0, 0, r);

@@ -630,7 +630,7 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 	find_live_flags(t);
 	b->plain = variant == BT_PLAIN;
 	t->direct = (t->key & MODE_KEY_WINDOW) && !b->plain && !direct_is_near_slice(first->rip);
-	t->sites = t->traps = t->homes = 0;
+	t->sites = t->homes = 0;
 	t->minds = false;
 	plan_spans(t);
 	b->mode = bt->pages[page[0]].mode;
@@ -656,7 +656,6 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 	}
 	t->hot_start = t->e.p;
 	emit_all(t);
-	direct_emit_traps(t);
 	struct emit hot = t->e;
 	t->e = bt_emit_begin(&a->cold, COLD_MAX);
 	t->cold_start = t->e.p;

@@ -162,13 +162,6 @@ struct trans {
 	bool direct; /* operands are reached at the guest's own addresses (direct.c) */
 	struct bt_site site[3 * ITEMS_MAX];
 	unsigned sites;
-	/* Checks that lead to code at the block's end: one for each span, and for where an indirect branch
-	 * finds its target. */
-	struct trap {
-		uint8_t *from; /* jump to patch */
-		const struct item *it;
-	} trap[BT_SPANS + 1];
-	unsigned traps;
 	int sp_due; /* bytes that RSP is behind by, between pushes and pops of one span */
 	int held;   /* the span whose host address T_ADDR holds at this point, or -1 */
 
@@ -281,8 +274,6 @@ bool direct_needs_check(const struct span *s);
 /* Has the interpreter do the item where the span's registers lead to the monitor's slice. Leaves flags alone
  * that are in the host and wanted. */
 void direct_check(struct trans *t, const struct span *s, const struct item *it);
-/* The code for what checks have found, behind the block. */
-void direct_emit_traps(struct trans *t);
 /* An instruction whose registers have been asked about. */
 void emit_direct(struct trans *t, const struct item *it);
 /* The return address of a call, with RSP asked about. */
