@@ -254,11 +254,101 @@ static void real_mode(struct cpu_state *s)
 	s->rip = rng_below(&lots, CODE_BYTES);
 }
 
+/*
+ * Walks RSP through the guard to a canary, in steps that say nothing, and accesses what is there: blocks of
+ * the window do not ask about RSP where they need not (cpu/bt/stack.c). The stack that it begins on may be real.
+ */
+static uint8_t *walk_step(uint8_t *p, int32_t by, bool quiet)
+{
+	const int32_t minus = -by;
+
+	switch (rng_below(&lots, 5)) {
+	case 0:
+		p = mempcpy(p, "\x48\x8d\xa4\x24", 4); /* lea rsp, [rsp + by] */
+		p = mempcpy(p, &by, 4);
+		break;
+	case 1:
+		p = mempcpy(p, "\x48\x81\xec", 3); /* sub rsp, -by */
+		p = mempcpy(p, &minus, 4);
+		break;
+	default:
+		p = mempcpy(p, "\x48\x81\xc4", 3); /* add rsp, by */
+		p = mempcpy(p, &by, 4);
+		break;
+	}
+	switch (rng_below(&lots, quiet ? 5 : 6)) {
+	case 0: /* in the same block */
+		return p;
+	case 1:
+		return mempcpy(p, "\xeb\0", 2); /* jmp on */
+	case 2:
+		return mempcpy(p, "\x85\xc0\x74\0", 4); /* test eax, eax; je on */
+	case 3:
+		return mempcpy(p, "\x74\0", 2); /* je on */
+	case 4: /* lea r8, [rip + 3]; jmp r8 */
+		return mempcpy(p, "\x4c\x8d\x05\3\0\0\0\x41\xff\xe0", 10);
+	default:
+		return mempcpy(p, "\x0f\xa2", 2); /* cpuid: the interpreter's, which asks */
+	}
+}
+
+static void make_walk(struct box *b, uint64_t *iret, unsigned start)
+{
+	static const struct {
+		const char *bytes;
+		unsigned length;
+	} last[] = {
+		{"\x50", 1},			 /* push rax */
+		{"\x58", 1},			 /* pop rax */
+		{"\x48\x8b\x04\x24", 4},	 /* mov rax, [rsp] */
+		{"\x48\x89\x44\x24\x40", 5}, /* mov [rsp + 64], rax */
+		{"\xe8\0\0\0\0", 5},	 /* call on */
+		{"\xc3", 1},			 /* ret */
+		{"\xff\x34\x24", 3},	 /* push [rsp] */
+		{"\x9c", 1},			 /* pushf */
+	};
+	enum { STEPS = 100, PASSES = 6 };
+	uint8_t *p = b->ram + GPA_STAGING + start;
+	const unsigned to = (unsigned)rng_below(&lots, canaries);
+	const bool down = rng_percent(&lots, 30), quiet = rng_percent(&lots, 80);
+	const int32_t by = (down ? -1 : 1) * (int32_t)(INT32_MAX - rng_below(&lots, 1 << 20) * 16);
+	uint64_t from = (uint64_t)canary[to].at + rng_below(&lots, CANARY_BYTES / 16) * 16;
+	const unsigned end = (unsigned)rng_below(&lots, sizeof(last) / sizeof(last[0]));
+
+	if (!canary[to].told)
+		return;
+	from -= (uint64_t)(int64_t)by * STEPS;
+	memset(b->ram + GPA_STAGING, 0x90, CODE_BYTES);
+	if (rng_percent(&lots, 50))
+		iret[3] = from;
+	/* Some times where it does no harm, so that the blocks lead to each other. */
+	p = mempcpy(p, "\x41\xbc", 2); /* mov r12d, PASSES */
+	p = mempcpy(p, &(uint32_t){PASSES}, 4);
+	const uint8_t *again = p;
+	p = mempcpy(p, "\x49\xb9", 2); /* mov r9, harmless */
+	p = mempcpy(p, &(uint64_t){LAYOUT_END + 2 * LAYOUT_GUARD + (uint64_t)STEPS * INT32_MAX}, 8);
+	p = mempcpy(p, "\x41\x83\xfc\1\x75\xa", 6); /* cmp r12d, 1; jne over */
+	p = mempcpy(p, "\x49\xb9", 2);		    /* mov r9, from */
+	p = mempcpy(p, &from, 8);
+	p = mempcpy(p, "\x4c\x89\xcc", 3); /* mov rsp, r9 */
+	for (unsigned n = 0; n < STEPS; n++)
+		p = walk_step(p, by, quiet);
+	p = mempcpy(p, "\x41\xff\xcc\x0f\x85", 5); /* dec r12d; jne again */
+	p = mempcpy(p, &(int32_t){(int32_t)(again - (p + 4))}, 4);
+	p = mempcpy(p, last[end].bytes, last[end].length);
+	memcpy(p, "\xcd\x80", 2); /* int 80h */
+}
+
 static void make_hostile(struct box *b, struct program *p)
 {
 	struct params *q = box_params(b);
 	uint64_t *iret = q->frame + 17;
 	unsigned kind = (unsigned)rng_below(&lots, 10);
+
+	if (rng_percent(&lots, 15) && !p->mode32 && p->start + 2400 < CODE_BYTES) {
+		make_walk(b, iret, p->start);
+		return;
+	}
 
 	for (unsigned n = 0; n < 15; n++)
 		if (rng_percent(&lots, 60))

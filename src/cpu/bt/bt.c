@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/layout.h"
 #include "base/log.h"
 #include "cpu/bt/engine_bt.h"
 #include "cpu/hostexec/hostexec.h"
@@ -400,6 +401,13 @@ static const void *find_entry(struct soft_cpu *c)
 	return where;
 }
 
+/* Blocks of the window trust that RSP does not lead to the monitor's memory (stack.c). */
+static bool strays(const struct soft_cpu *c)
+{
+	return c->translator->mode_keys[c->bt.mode] & MODE_KEY_WINDOW &&
+	       c->s.gpr[RSP] >> LAYOUT_SHIFT == LAYOUT_SLICE;
+}
+
 void bt_run(struct soft_cpu *c)
 {
 	struct bt *bt = c->translator;
@@ -417,7 +425,7 @@ void bt_run(struct soft_cpu *c)
 	 * interrupt that IF holds up, which only I/O privilege makes possible there. */
 	const bool held_up = c->cpl == 3 && !(c->s.rflags & FLAG_IF) &&
 			     atomic_load(&c->vcpu.requests) & VCPU_REQ_IRQ;
-	if (held_up || (bt->stress.on && bt_stress_interprets(bt))) {
+	if (held_up || strays(c) || (bt->stress.on && bt_stress_interprets(bt))) {
 		c->bt.exit = NULL;
 		interp_run_block(c);
 		return;
@@ -470,7 +478,7 @@ static bool interpret(struct soft_cpu *c, const struct insn *i)
 		c->s.shadow = SHADOW_NONE;
 	park(c);
 	return !(i->flags & INSN_END) && c->s.rip == next && !c->break_block && !c->careful &&
-	       !c->s.shadow && !c->pending_dr6 && c->bt.mode_known &&
+	       !c->s.shadow && !c->pending_dr6 && c->bt.mode_known && !strays(c) &&
 	       flushes == atomic_load(&c->translator->flushes);
 }
 
@@ -486,7 +494,7 @@ static const void *next_block(struct soft_cpu *c)
 		return NULL;
 	if (!c->bt.mode_known)
 		find_mode(c);
-	if (!c->bt.runnable)
+	if (!c->bt.runnable || strays(c))
 		return NULL;
 	c->s.rflags &= ~FLAG_RF;
 	return find_known(c, c->s.rip);

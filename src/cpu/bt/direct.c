@@ -140,6 +140,19 @@ static bool is_parked_later(const struct trans *t, const struct item *it)
 	       it->kind == KIND_HELPER_END;
 }
 
+void emit_slice_of(struct trans *t, unsigned reg)
+{
+	struct emit *e = &t->e;
+
+	if (t->bt->has_bmi2) {
+		e_rorx(e, true, T_INDEX, reg, LAYOUT_SHIFT);
+		return;
+	}
+	if (reg != T_INDEX)
+		e_mov_rr(e, T_INDEX, reg);
+	e_shr(e, true, T_INDEX, LAYOUT_SHIFT);
+}
+
 void direct_check(struct trans *t, const struct span *s, const struct item *it)
 {
 	struct emit *e = &t->e;
@@ -154,13 +167,7 @@ void direct_check(struct trans *t, const struct span *s, const struct item *it)
 		check_by_load(t, reg, it);
 		return;
 	}
-	if (t->bt->has_bmi2) {
-		e_rorx(e, true, T_INDEX, reg, LAYOUT_SHIFT);
-	} else {
-		if (reg != T_INDEX)
-			e_mov_rr(e, T_INDEX, reg);
-		e_shr(e, true, T_INDEX, LAYOUT_SHIFT);
-	}
+	emit_slice_of(t, reg);
 	e_bytes(e, "\x41\x80", 2); /* cmp r10b, imm8 */
 	note_site(t, it);
 	e_bytes(e, (const uint8_t[]){0xfa, LAYOUT_SLICE, 0x74, 0xfc}, 4);

@@ -30,7 +30,7 @@
  * page tables, a page becomes code) is done by instructions that end all spans here, or asked of
  * this vCPU and answered between blocks alone (share.c).
  */
-enum { SPAN_MAX = 1024, FAR = 0x100000 };
+enum { SPAN_MAX = 1024, FAR = SPAN_FAR };
 
 static unsigned word(const struct trans *t)
 {
@@ -75,6 +75,12 @@ static bool is_push(const struct item *it)
 	return it->kind == KIND_PUSH && !(it->i.flags & INSN_MEM);
 }
 
+/* See stack.c. */
+static bool trusts_sp(const struct trans *t)
+{
+	return t->direct && t->sp.trusted;
+}
+
 /* What an access adds to a span. False: it is one that cannot share. */
 struct access {
 	struct span key;
@@ -90,8 +96,10 @@ static bool stack_access(const struct trans *t, const struct item *it, const str
 
 	if (is_push(it) && it->i.reg[0] == REG_NONE && !fits32((int64_t)it->i.imm))
 		return false;
-	a->key.base = RSP;
-	a->key.base_version = k->version[RSP];
+	if (!trusts_sp(t)) {
+		a->key.base = RSP;
+		a->key.base_version = k->version[RSP];
+	}
 	a->moved = k->delta[RSP];
 	a->offset = a->moved + at;
 	a->size = word(t);
@@ -103,6 +111,15 @@ static bool stack_access(const struct trans *t, const struct item *it, const str
 static bool leads_nowhere(const struct trans *t, const struct item *it, unsigned reg)
 {
 	return t->direct && it->small & 1u << reg;
+}
+
+static bool is_known_base(const struct trans *t, const struct item *it)
+{
+	const unsigned index = it->i.index;
+
+	return leads_nowhere(t, it, it->i.base) ||
+	       (it->i.base == RSP && trusts_sp(t) &&
+		(index >= GPR_NR || leads_nowhere(t, it, index)));
 }
 
 static bool operand_access(const struct trans *t, const struct item *it, const struct known *k,
@@ -131,7 +148,7 @@ static bool operand_access(const struct trans *t, const struct item *it, const s
 	}
 	if (!t->direct && (i->disp > FAR || i->disp < -FAR))
 		return false;
-	if (i->base < GPR_NR && !leads_nowhere(t, it, i->base)) {
+	if (i->base < GPR_NR && !is_known_base(t, it)) {
 		a->key.base = i->base;
 		a->key.base_version = k->version[i->base];
 		a->moved += k->delta[i->base];
@@ -397,11 +414,14 @@ void plan_spans(struct trans *t)
 {
 	struct known k = {0};
 	int free_at = -1; /* the last item before which no flag is wanted */
+	const bool window = t->key & MODE_KEY_WINDOW;
+	const bool shares = !t->b->plain && (t->direct || !window);
 
 	t->spans = 0;
 	t->held = -1;
 	t->sp_due = 0;
 	plan_loop(t);
+	stack_begin(t);
 	for (unsigned n = 0; n < t->count; n++) {
 		struct item *it = &t->item[n];
 		const unsigned spans = t->spans;
@@ -409,10 +429,11 @@ void plan_spans(struct trans *t)
 
 		it->span = -1;
 		it->small = k.small;
+		it->sp_check = false;
 		const bool shadow = n && t->item[n - 1].kind == KIND_STI;
 		if (!it->live_before && !shadow)
 			free_at = (int)n;
-		if (!t->b->plain && find_access(t, it, &k, &a)) {
+		if (shares && find_access(t, it, &k, &a)) {
 			it->span = (int8_t)place_access(t, &a, n);
 			it->offset = a.offset;
 			it->moved = a.moved;
@@ -420,6 +441,8 @@ void plan_spans(struct trans *t)
 				find_early(t, &t->span[spans], n, free_at);
 		}
 		note_effects(t, it, &k);
+		if (window)
+			stack_note(t, n, &k);
 		if ((int)n == t->loop.edge) {
 			k.epoch++; /* what follows shares nothing with the loop */
 			free_at = -1;

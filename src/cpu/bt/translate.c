@@ -401,7 +401,7 @@ void emit_item(struct trans *t, struct item *it)
 
 /* ---- the three passes ---- */
 
-static bool ends_block(const struct item *it)
+bool ends_block(const struct item *it)
 {
 	switch (it->kind) {
 	case KIND_HELPER_END:
@@ -562,6 +562,8 @@ static void emit_all(struct trans *t)
 			emit_poll(t, it);
 			poll = false;
 		}
+		if (it->sp_check)
+			emit_stack_check(t, it);
 		probe_early(t, n);
 		t->minds = minds_homes(t, it);
 		t->homes = t->minds ? t->homes : 0;
@@ -570,8 +572,11 @@ static void emit_all(struct trans *t)
 		note_held(t, it);
 	}
 	const struct item *end = &t->item[t->count - 1];
-	if (!ends_block(end))
-		emit_direct_exit(t, end->rip + end->i.length);
+	if (ends_block(end))
+		return;
+	if (t->sp_check_end)
+		emit_stack_check_end(t, end->rip + end->i.length);
+	emit_direct_exit(t, end->rip + end->i.length);
 }
 
 /* Begins a translation; the decoder is next. */

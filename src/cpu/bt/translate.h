@@ -76,6 +76,19 @@ struct known {
 		small; /* registers that hold a number of 32 bits, extended with zeros or its sign */
 };
 
+/* What is known of RSP in a block of the window, while spans are planned; see stack.c. */
+struct sp_plan {
+	bool trusted; /* it can be used without asking */
+	bool proven;  /* in this block, so that it may move a little without being asked about */
+	bool due;     /* or else it has to be asked about before the block is left */
+	int changed;  /* the last item that did, or -1 */
+	int moved;    /* by how much since it was proven */
+	unsigned version;
+	int delta;
+};
+enum { SPAN_FAR = 0x100000 }; /* what a register may move by, in a block, and be known still */
+#define STACK_TRUST (UINT64_C(3) << 30)
+
 /* A block that jumps back to its own start; see loop.c. */
 struct loop {
 	int edge;	/* the jump's item, or -1: no such loop */
@@ -118,7 +131,8 @@ struct item {
 	uint16_t live_before, live_after;
 	uint16_t
 		small; /* of its operand's address: registers that hold small numbers (struct known) */
-	int8_t span; /* that its access is in, or -1 */
+	int8_t span;   /* that its access is in, or -1 */
+	bool sp_check; /* RSP has to be asked about before it (stack.c) */
 	int offset;  /* of the access there */
 	int moved;   /* how much of that is what registers have moved by */
 };
@@ -151,6 +165,8 @@ struct trans {
 	struct span span[BT_SPANS];
 	unsigned spans;
 	struct loop loop;
+	struct sp_plan sp;
+	bool sp_check_end; /* RSP has to be asked about at the block's end */
 	/* For copies; see relocate.c. */
 	bool may_move, in_cold;
 	const uint8_t *hot_start, *cold_start;
@@ -274,6 +290,9 @@ bool direct_needs_check(const struct span *s);
 /* Has the interpreter do the item where the span's registers lead to the monitor's slice. Leaves flags alone
  * that are in the host and wanted. */
 void direct_check(struct trans *t, const struct span *s, const struct item *it);
+/* What slice of the address space the register leads to, into T_INDEX; compared with LAYOUT_SLICE as a byte.
+ * Flags are not wanted. */
+void emit_slice_of(struct trans *t, unsigned reg);
 /* An instruction whose registers have been asked about. */
 void emit_direct(struct trans *t, const struct item *it);
 /* The return address of a call, with RSP asked about. */
@@ -306,6 +325,15 @@ void note_held(struct trans *t, const struct item *it);
 void note_effects(const struct trans *t, const struct item *it, struct known *k);
 /* Keeps the span's host address, or what else T_ADDR holds of it. */
 void keep_span(struct trans *t, unsigned span);
+
+/* ---- stack.c: the window's blocks trust RSP ---- */
+
+void stack_begin(struct trans *t);
+/* What becomes of RSP by the item, whose span is known; k is what is known of registers after it. */
+void stack_note(struct trans *t, unsigned item, const struct known *k);
+/* Has RSP asked about before the item; or at the block's end, which goes on at rip. */
+void emit_stack_check(struct trans *t, const struct item *it);
+void emit_stack_check_end(struct trans *t, uint64_t rip);
 
 /* ---- loop.c: spans that are looked up before a loop ---- */
 
@@ -369,6 +397,7 @@ void emit_ready(struct trans *t, const struct item *it, unsigned needs);
 /* Leaves the block when something is asked of the vCPU. */
 void emit_poll(struct trans *t, const struct item *it);
 bool needs_flags(const struct item *it);
+bool ends_block(const struct item *it);
 /* Brings flags that are wanted later to safety before they are clobbered. */
 void flags_clobber(struct trans *t, uint32_t wanted);
 /* Carries the instruction out by its helper where the condition holds, in cold code. */
