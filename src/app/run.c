@@ -347,7 +347,7 @@ static void set_defaults(struct run *r)
 
 void run_init(struct run *r)
 {
-	*r = (struct run){.signal_fd = -1, .lock_fd = -1, .report_fd = -1};
+	*r = (struct run){.lock_fd = -1, .report_fd = -1};
 }
 
 int run_parse(struct run *r, int argc, char **argv, bool needs_vm, struct error *err)

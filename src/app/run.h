@@ -2,6 +2,8 @@
 #ifndef HANOK_APP_RUN_H
 #define HANOK_APP_RUN_H
 
+#include <pthread.h>
+
 #include "app/serial.h"
 #include "control/commands.h"
 #include "control/gdb/gdb.h"
@@ -17,6 +19,7 @@
  * A process that runs one machine: from a command line (run.c), from a .vmx (run_vm.c) or both,
  * in the foreground or detached (start.c). run_machine.c has its life.
  */
+enum { RUN_SIGNALS = 5 };
 struct run {
 	/* What is asked for. In config, memory_bytes and cpus are 0 and serial_spec is NULL until
 	 * somebody says. */
@@ -50,8 +53,13 @@ struct run {
 	struct gdb *gdb;
 	struct trace *trace;
 	struct timer timeout;
-	int signal_fd;
-	struct loop_fd *signal_watch;
+	struct run_signal {
+		struct run *run;
+		int number;
+	} signal[RUN_SIGNALS]; /* that the thread waits for */
+	unsigned signals;
+	pthread_t signal_thread;
+	bool watches_signals;
 	int ended_by_signal;
 };
 

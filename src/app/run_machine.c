@@ -2,11 +2,10 @@
 /* The life of a process that runs a machine: what it is made of, its signals, its end. */
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "app/app.h"
@@ -37,46 +36,77 @@ static void go_on(struct run *r)
 			serial_continue(r->serial[i]);
 }
 
-static void signalled(void *opaque, int fd, int events)
+/* On the loop's thread. */
+static void signalled(void *opaque)
+{
+	const struct run_signal *s = opaque;
+	struct run *r = s->run;
+
+	if (s->number == SIGTSTP) {
+		stop_for_a_while(r);
+	} else if (s->number == SIGCONT) {
+		go_on(r);
+	} else {
+		r->ended_by_signal = s->number;
+		machine_stop(r->machine, MACHINE_QUIT, "ended by a signal: %s",
+			     strsignal(s->number));
+	}
+}
+
+/* A thread, for who polls a signalfd is woken up by each signal that any thread of the process gets, and a vCPU
+ * gets thousands a second of its own (cpu/bt/window.c). */
+static void *wait_for_signals(void *opaque)
 {
 	struct run *r = opaque;
-	struct signalfd_siginfo info;
+	sigset_t set;
 
-	(void)events;
-	while (read(fd, &info, sizeof(info)) == sizeof(info)) {
-		int sig = (int)info.ssi_signo;
-		if (sig == SIGTSTP) {
-			stop_for_a_while(r);
-		} else if (sig == SIGCONT) {
-			go_on(r);
-		} else {
-			r->ended_by_signal = sig;
-			machine_stop(r->machine, MACHINE_QUIT, "ended by a signal: %s",
-				     strsignal(sig));
-		}
+	sigemptyset(&set);
+	for (unsigned i = 0; i < r->signals; i++)
+		sigaddset(&set, r->signal[i].number);
+	for (;;) {
+		int number = 0;
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+		sigwait(&set, &number);
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL); /* not with the loop's lock */
+		for (unsigned i = 0; i < r->signals; i++)
+			if (r->signal[i].number == number)
+				loop_post(r->loop, signalled, &r->signal[i]);
 	}
+	return NULL;
 }
 
 static int watch_signals(struct run *r, struct error *err)
 {
-	static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT};
+	static const int numbers[RUN_SIGNALS] = {SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT};
 	sigset_t set;
 
 	sigemptyset(&set);
-	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+	for (unsigned i = 0; i < RUN_SIGNALS; i++) {
 		struct sigaction old;
 		/* What we were started to ignore (nohup) stays ignored. */
-		if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-			sigaddset(&set, signals[i]);
+		if (sigaction(numbers[i], NULL, &old) < 0 || old.sa_handler == SIG_IGN)
+			continue;
+		r->signal[r->signals++] = (struct run_signal){r, numbers[i]};
+		sigaddset(&set, numbers[i]);
 	}
+	if (!r->signals)
+		return 0;
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	r->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (r->signal_fd < 0)
-		return error_set(err, -errno, "signalfd: %s", strerror(errno));
-	int code = loop_fd_add(r->loop, r->signal_fd, POLLIN, signalled, r, &r->signal_watch);
-	if (code < 0)
-		return error_set(err, code, "signalfd: %s", strerror(-code));
+	const int code = pthread_create(&r->signal_thread, NULL, wait_for_signals, r);
+	if (code)
+		return error_set(err, -code, "a thread that waits for signals: %s", strerror(code));
+	pthread_setname_np(r->signal_thread, "signals");
+	r->watches_signals = true;
 	return 0;
+}
+
+static void stop_watching_signals(struct run *r)
+{
+	if (!r->watches_signals)
+		return;
+	pthread_cancel(r->signal_thread); /* in sigwait(), at the latest */
+	pthread_join(r->signal_thread, NULL);
+	r->watches_signals = false;
 }
 
 /* ---- making, running, ending ---- */
@@ -297,9 +327,7 @@ static void tear_down(struct run *r)
 		serial_destroy(r->serial[i]);
 	if (r->loop)
 		timer_destroy(&r->timeout);
-	loop_fd_remove(r->signal_watch);
-	if (r->signal_fd >= 0)
-		close(r->signal_fd);
+	stop_watching_signals(r);
 	loop_destroy(r->loop);
 	for (unsigned i = 0; i < NICS_MAX; i++)
 		free(r->nic_sockets[i]);

@@ -285,7 +285,7 @@ static uint8_t *walk_step(uint8_t *p, int32_t by, bool quiet)
 		return mempcpy(p, "\x85\xc0\x74\0", 4); /* test eax, eax; je on */
 	case 3:
 		return mempcpy(p, "\x74\0", 2); /* je on */
-	case 4: /* lea r8, [rip + 3]; jmp r8 */
+	case 4:					/* lea r8, [rip + 3]; jmp r8 */
 		return mempcpy(p, "\x4c\x8d\x05\3\0\0\0\x41\xff\xe0", 10);
 	default:
 		return mempcpy(p, "\x0f\xa2", 2); /* cpuid: the interpreter's, which asks */
@@ -298,14 +298,14 @@ static void make_walk(struct box *b, uint64_t *iret, unsigned start)
 		const char *bytes;
 		unsigned length;
 	} last[] = {
-		{"\x50", 1},			 /* push rax */
-		{"\x58", 1},			 /* pop rax */
-		{"\x48\x8b\x04\x24", 4},	 /* mov rax, [rsp] */
+		{"\x50", 1},		     /* push rax */
+		{"\x58", 1},		     /* pop rax */
+		{"\x48\x8b\x04\x24", 4},     /* mov rax, [rsp] */
 		{"\x48\x89\x44\x24\x40", 5}, /* mov [rsp + 64], rax */
-		{"\xe8\0\0\0\0", 5},	 /* call on */
-		{"\xc3", 1},			 /* ret */
-		{"\xff\x34\x24", 3},	 /* push [rsp] */
-		{"\x9c", 1},			 /* pushf */
+		{"\xe8\0\0\0\0", 5},	     /* call on */
+		{"\xc3", 1},		     /* ret */
+		{"\xff\x34\x24", 3},	     /* push [rsp] */
+		{"\x9c", 1},		     /* pushf */
 	};
 	enum { STEPS = 100, PASSES = 6 };
 	uint8_t *p = b->ram + GPA_STAGING + start;

@@ -133,8 +133,8 @@ struct item {
 		small; /* of its operand's address: registers that hold small numbers (struct known) */
 	int8_t span;   /* that its access is in, or -1 */
 	bool sp_check; /* RSP has to be asked about before it (stack.c) */
-	int offset;  /* of the access there */
-	int moved;   /* how much of that is what registers have moved by */
+	int offset;    /* of the access there */
+	int moved;     /* how much of that is what registers have moved by */
 };
 #define ITEM_FORM_BYTES offsetof(struct item, rip)
 
