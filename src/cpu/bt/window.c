@@ -35,8 +35,8 @@
  *
  *	stores to code		who writes code writes a lot of it before any of it runs (a JIT compiler): after
  *				CODE_WRITES of them the page's blocks go, and the page is one like others
- *	new memory		an instruction that has met SHY_FROM pages which the guest has not either asks the
- *				TLB from now on (direct_may_reach), and after a while is tried again
+ *	new memory		an instruction that meets SHY_FROM pages in a row which the guest has not either asks
+ *				the TLB from now on (direct_may_reach), and after a while is tried again
  *
  * Where pages come and go all the time the window costs more than it is worth. So the owner has a credit
  * that all this is charged to; when it is used up, the window is given up, and the address space has to be
@@ -52,9 +52,10 @@ enum {
 	CREDIT_MAX = 4000,
 	LOOKS = 128,	 /* pages looked at again cost as much as one brought in */
 	CODE_WRITES = 2, /* to a page with code, one after another, before it is one without */
-	/* Pages of new memory that one instruction meets before it asks the TLB; interrupts of the owner until it is
-	 * tried again, and how often that doubles; and between looks at all of them. */
-	SHY_FROM = 12,
+	/* Pages of new memory that one instruction meets, within so many interrupts of the owner, before it asks the
+	 * TLB; interrupts until it is tried again, and how often that doubles; and between looks at all of them. */
+	SHY_FROM = 48,
+	SHY_WITHIN = 3,
 	SHY_TICKS = 256,
 	SHY_TIMES = 8,
 	SHY_LOOK = 64,
@@ -147,7 +148,11 @@ static void note_met(struct soft_cpu *c, struct bt_window *w, uint64_t gva)
 	    window_is_in_guest(c, w, gva, f->write))
 		return;
 	if (s->rip != f->rip)
-		*s = (struct window_shy){.rip = f->rip};
+		*s = (struct window_shy){.rip = f->rip, .since = w->ticks};
+	if (w->ticks - s->since > SHY_WITHIN) {
+		s->since = w->ticks;
+		s->met = 0;
+	}
 	if (++s->met < SHY_FROM)
 		return;
 	const struct bt_page *p = &c->translator->pages[b->page];

@@ -66,7 +66,8 @@ struct bt_window {
 	/* By their address: instructions that meet new memory. */
 	struct window_shy {
 		uint64_t rip, gpa;
-		unsigned met;	/* pages */
+		unsigned met; /* pages, since that tick */
+		unsigned since;
 		unsigned times; /* that they were too many */
 		unsigned until; /* the tick from which on it is tried again */
 		bool shy;	/* asks the TLB */
