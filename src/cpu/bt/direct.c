@@ -93,13 +93,24 @@ bool direct_needs_check(const struct span *s)
 
 /* ---- checks ---- */
 
+/* Into a register that is none of them. */
+static void load_with_segment(struct emit *e, unsigned reg, unsigned seg, unsigned base,
+			      unsigned index, unsigned scale)
+{
+	e_load(e, reg, OFF(seg_base) + seg * sizeof(uint64_t));
+	if (base < GPR_NR)
+		e_lea(e, true, reg, base, reg, 1, 0);
+	if (index < GPR_NR)
+		e_lea(e, true, reg, reg, index, scale, 0);
+}
+
 /* The register that is asked about: what of the address is known at translation is left out. */
 static unsigned load_base(struct trans *t, const struct span *s)
 {
 	struct emit *e = &t->e;
 
 	if (s->seg != REG_NONE) {
-		e_load(e, T_INDEX, OFF(seg_base) + s->seg * sizeof(uint64_t));
+		load_with_segment(e, T_INDEX, s->seg, s->base, s->index, s->scale);
 		return T_INDEX;
 	}
 	const unsigned homes = (s->base < GPR_NR ? 1u << s->base : 0) |
@@ -186,7 +197,7 @@ static unsigned spare(const struct item *it)
 	return names(it, T_ADDR) ? T_INDEX : T_ADDR;
 }
 
-/* Brings an address that no registers make to where the instruction can have it, and says how. */
+/* Brings an address that is not the instruction's own registers' to where it can have it, and says how. */
 static enum addressing reach(struct trans *t, const struct item *it, unsigned reg, int32_t *disp)
 {
 	uint64_t gva;
@@ -195,7 +206,7 @@ static enum addressing reach(struct trans *t, const struct item *it, unsigned re
 	*disp = 0;
 	t->homes &= ~(1u << reg);
 	if (!constant_address(it, 0, &gva)) {
-		e_load(e, reg, OFF(seg_base) + it->i.seg * sizeof(uint64_t));
+		load_with_segment(e, reg, it->i.seg, it->i.base, it->i.index, it->i.scale);
 		*disp = (int32_t)it->i.disp;
 	} else if (gva <= INT32_MAX) {
 		if (it->i.base == REG_IP)
@@ -213,7 +224,8 @@ static enum addressing reach(struct trans *t, const struct item *it, unsigned re
 static void direct_memory(struct trans *t, const struct item *it)
 {
 	struct emit *e = &t->e;
-	const bool by_registers = it->i.base < GPR_NR || it->i.index < GPR_NR;
+	const bool by_registers =
+		!has_segment(it) && (it->i.base < GPR_NR || it->i.index < GPR_NR);
 	enum addressing how = ADDR_R11;
 	int32_t disp = 0;
 

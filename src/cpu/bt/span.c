@@ -118,7 +118,7 @@ static bool is_known_base(const struct trans *t, const struct item *it)
 	const unsigned index = it->i.index;
 
 	return leads_nowhere(t, it, it->i.base) ||
-	       (it->i.base == RSP && trusts_sp(t) &&
+	       (it->i.base == RSP && trusts_sp(t) && it->i.seg != SEG_FS && it->i.seg != SEG_GS &&
 		(index >= GPR_NR || leads_nowhere(t, it, index)));
 }
 
@@ -134,7 +134,8 @@ static bool operand_access(const struct trans *t, const struct item *it, const s
 	if (i->addr_bytes != word(t) || (t->direct && !direct_may_reach(t, it)))
 		return false;
 	if (segment) {
-		if (i->base != REG_NONE || i->index != REG_NONE)
+		const bool registers = i->base != REG_NONE || i->index != REG_NONE;
+		if (registers && (!t->direct || i->base == REG_IP || (it->address & HOME_MASK)))
 			return false;
 		a->key.seg = i->seg;
 	}
