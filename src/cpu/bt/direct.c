@@ -224,8 +224,7 @@ static enum addressing reach(struct trans *t, const struct item *it, unsigned re
 static void direct_memory(struct trans *t, const struct item *it)
 {
 	struct emit *e = &t->e;
-	const bool by_registers =
-		!has_segment(it) && (it->i.base < GPR_NR || it->i.index < GPR_NR);
+	const bool by_registers = !has_segment(it) && (it->i.base < GPR_NR || it->i.index < GPR_NR);
 	enum addressing how = ADDR_R11;
 	int32_t disp = 0;
 

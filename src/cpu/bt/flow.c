@@ -246,20 +246,37 @@ static void load_target(struct trans *t, const struct item *it)
 	}
 }
 
+/* Nothing is pushed when the target, in T_ADDR, is not canonical: bits 63 to 47 are equal. Of user code the
+ * kernel's addresses go the same way, where they fault. */
+static void check_canonical(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+
+	if ((t->key & MODE_KEY_CPL3) && t->bt->has_bmi2) {
+		e_rorx(e, true, T_INDEX, T_ADDR, 47);
+		e_bytes(e, "\x41\xf7\xc2\xff\xff\1\0", 7); /* test r10d, 1ffffh */
+		leave_to_helper(t, it, CC_NE);
+		return;
+	}
+	e_bytes(e, "\x4d\x89\xda\x49\xc1\xfa\x2f", 7); /* mov r10, r11; sar r10, 47 */
+	e_bytes(e, "\x49\xff\xc2", 3);		       /* inc r10 */
+	e_alu_ri(e, true, ALU_CMP, T_INDEX, 1);
+	leave_to_helper(t, it, CC_A);
+}
+
 void emit_call_indirect(struct trans *t, const struct item *it)
 {
+	const bool stays = t->direct && it->span >= 0; /* in T_ADDR */
+
 	load_target(t, it);
-	e_store(&t->e, OFF(bt.scratch), T_ADDR);
-	if (wide(t)) {
-		/* Nothing is pushed when the target is not canonical: bits 63 to 47 are equal. */
-		e_bytes(&t->e, "\x4d\x89\xda\x49\xc1\xfa\x2f", 7); /* mov r10, r11; sar r10, 47 */
-		e_bytes(&t->e, "\x49\xff\xc2", 3);		   /* inc r10 */
-		e_alu_ri(&t->e, true, ALU_CMP, T_INDEX, 1);
-		leave_to_helper(t, it, CC_A);
-	}
+	if (!stays)
+		e_store(&t->e, OFF(bt.scratch), T_ADDR);
+	if (wide(t))
+		check_canonical(t, it);
 	push_return(t, it);
 	emit_shadow_call(t, it);
-	e_load(&t->e, T_ADDR, OFF(bt.scratch));
+	if (!stays)
+		e_load(&t->e, T_ADDR, OFF(bt.scratch));
 	emit_indirect(t, it, 0);
 }
 
