@@ -14,7 +14,8 @@
 struct parts {
 	unsigned length; /* 0: not known here */
 	unsigned disp_at, disp_bytes;
-	unsigned imm_at, imm_bytes; /* of an immediate that is left out of the key */
+	unsigned imm_at, imm_bytes;
+	bool imm_counts; /* it is part of the key */
 };
 
 /* What follows an opcode (SDM Vol. 2, appendix A). */
@@ -208,7 +209,8 @@ static struct parts find_parts(const uint8_t *b)
 		return unknown;
 	if (imm && bytes) {
 		p.imm_at = at;
-		p.imm_bytes = follows & COUNTS ? 0 : bytes;
+		p.imm_bytes = bytes;
+		p.imm_counts = follows & COUNTS;
 		at += bytes;
 	}
 	p.length = at;
@@ -231,13 +233,22 @@ static bits128 key_of(const uint8_t *bytes, const struct parts *p)
 	memcpy(&v, bytes, sizeof(v));
 	v &= low_bytes(p->length);
 	v &= ~(low_bytes(p->disp_bytes) << 8 * p->disp_at);
-	v &= ~(low_bytes(p->imm_bytes) << 8 * p->imm_at);
+	if (!p->imm_counts)
+		v &= ~(low_bytes(p->imm_bytes) << 8 * p->imm_at);
 	return v;
+}
+
+/* What of the mode the decoder and classify() look at. */
+static uint16_t mode_of(const struct trans *t)
+{
+	return t->key &
+	       (MODE_KEY_VALID | MODE_KEY_64 | MODE_KEY_CPL0 | MODE_KEY_SSE | MODE_KEY_AVX |
+		MODE_KEY_FS | MODE_KEY_GS | MODE_KEY_SMAP | MODE_KEY_TSD | MODE_KEY_X87);
 }
 
 static struct recalled *slot_of(struct trans *t, bits128 key)
 {
-	const uint64_t h = ((uint64_t)key ^ t->key) * UINT64_C(0x9e3779b97f4a7c15) ^
+	const uint64_t h = ((uint64_t)key ^ mode_of(t)) * UINT64_C(0x9e3779b97f4a7c15) ^
 			   (uint64_t)(key >> 64) * UINT64_C(0xc2b2ae3d27d4eb4f);
 
 	return &t->recalled[(h >> 40) % RECALLED];
@@ -261,15 +272,17 @@ bool recall(struct trans *t, struct item *it, const uint8_t *bytes)
 		return false;
 	const bits128 key = key_of(bytes, &p);
 	const struct recalled *r = slot_of(t, key);
-	if (r->key != key || r->mode != t->key)
+	if (r->key != key || r->mode != mode_of(t))
 		return false;
-	memcpy(it, r->form, sizeof(r->form));
+	memcpy((uint8_t *)&it->i + INSN_FORM_AT, r->insn, sizeof(r->insn));
+	memcpy((uint8_t *)it + ITEM_FORM_AT, r->item, sizeof(r->item));
+	it->i.fn = NULL;
+	it->i.aux = NULL;
 	it->d = NULL;
 	memcpy(it->i.bytes, bytes, sizeof(it->i.bytes));
-	if (p.disp_bytes)
-		it->i.disp = (int64_t)value(bytes + p.disp_at, p.disp_bytes, true);
-	if (p.imm_bytes)
-		it->i.imm = value(bytes + p.imm_at, p.imm_bytes, r->imm_signed);
+	it->i.disp = p.disp_bytes ? (int64_t)value(bytes + p.disp_at, p.disp_bytes, true) : 0;
+	it->i.imm = p.imm_bytes ? value(bytes + p.imm_at, p.imm_bytes, r->imm_signed)
+				: r->imm_implied;
 	return true;
 }
 
@@ -294,14 +307,20 @@ void remember_item(struct trans *t, const struct item *it)
 	const ZydisDecodedOperandImm *imm = p.imm_bytes ? immediate(&t->d) : NULL;
 	if (p.length != it->i.length || z->raw.disp.size != 8 * p.disp_bytes ||
 	    (p.disp_bytes && z->raw.disp.offset != p.disp_at) ||
-	    (p.disp_bytes && it->i.disp != (int64_t)value(bytes + p.disp_at, p.disp_bytes, true)))
+	    (p.disp_bytes ? it->i.disp != (int64_t)value(bytes + p.disp_at, p.disp_bytes, true)
+			  : it->i.disp != 0))
 		return;
-	if (p.imm_bytes && (!imm || z->raw.imm[0].offset != p.imm_at ||
-			    z->raw.imm[0].size != 8 * p.imm_bytes || z->raw.imm[1].size ||
-			    it->i.imm != value(bytes + p.imm_at, p.imm_bytes, imm->is_signed)))
+	if (p.imm_bytes ? !imm || z->raw.imm[0].offset != p.imm_at ||
+				  z->raw.imm[0].size != 8 * p.imm_bytes || z->raw.imm[1].size ||
+				  it->i.imm != value(bytes + p.imm_at, p.imm_bytes, imm->is_signed)
+			: it->i.imm > UINT8_MAX)
 		return;
 	const bits128 key = key_of(bytes, &p);
 	struct recalled *r = slot_of(t, key);
-	*r = (struct recalled){.key = key, .mode = t->key, .imm_signed = imm && imm->is_signed};
-	memcpy(r->form, it, sizeof(r->form));
+	r->key = key;
+	r->mode = mode_of(t);
+	r->imm_signed = imm && imm->is_signed;
+	r->imm_implied = p.imm_bytes ? 0 : (uint8_t)it->i.imm;
+	memcpy(r->insn, (const uint8_t *)&it->i + INSN_FORM_AT, sizeof(r->insn));
+	memcpy(r->item, (const uint8_t *)it + ITEM_FORM_AT, sizeof(r->item));
 }

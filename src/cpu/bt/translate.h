@@ -136,16 +136,26 @@ struct item {
 	int offset;    /* of the access there */
 	int moved;     /* how much of that is what registers have moved by */
 };
-#define ITEM_FORM_BYTES offsetof(struct item, rip)
 
-/* An instruction that was decoded before; see recall.c. */
+/* An instruction that was decoded before, in one cache line; see recall.c. */
+enum {
+	RECALLED = 32768,
+	/* Of struct insn, what is between the numbers and the bytes. */
+	INSN_FORM_AT = offsetof(struct insn, imm2),
+	INSN_FORM_BYTES = offsetof(struct insn, bytes) - INSN_FORM_AT,
+	/* Of struct item, what comes behind its insn. */
+	ITEM_FORM_AT = offsetof(struct item, at),
+	ITEM_FORM_BYTES = offsetof(struct item, rip) - ITEM_FORM_AT,
+};
 struct recalled {
 	unsigned __int128 key; /* its bytes */
-	uint8_t form[ITEM_FORM_BYTES];
-	uint16_t mode; /* MODE_KEY_*; 0: none */
+	uint16_t mode;	       /* of MODE_KEY_*, what it depends on; 0: none */
 	bool imm_signed;
+	uint8_t imm_implied; /* of a shift by one, which has no bytes for it */
+	uint8_t insn[INSN_FORM_BYTES];
+	uint8_t item[ITEM_FORM_BYTES];
 };
-enum { RECALLED = 4096 };
+static_assert(sizeof(struct recalled) == 64, "a cache line");
 
 /* A block being translated. */
 struct trans {
