@@ -13,12 +13,14 @@
  *	(the instruction)
  *
  * Nothing waits for the answer. The third byte of CMP is, by itself, CLI: it faults, and the interpreter does
- * the instruction. So a check is 12 bytes and no code elsewhere: large programs wait for their code. Where flags are wanted that the comparison would overwrite, a table is read
- * instead, which has a hole for the slice. The monitor's memory lies at least LAYOUT_GUARD inside of its
- * slice, so one answer for a register does for all displacements, for an index of 32 bits, and for all that is
- * added to the register in the block. Accesses share answers as they share look-ups: a span (span.c) is what
- * one answer is for. A loop (loop.c) asks once for all turns: its registers move by little, and whatever they
- * come to is accessed, so that they do not pass the guard unseen.
+ * the instruction. So a check is 12 bytes and no code elsewhere: large programs wait for their code.
+ *
+ * Where flags are wanted that the comparison would overwrite, a table is read instead, which has a hole for
+ * the slice. The monitor's memory lies at least LAYOUT_GUARD inside of its slice, so one answer for a register
+ * does for all displacements, for an index of 32 bits, and for all that is added to the register in the block.
+ * Accesses share answers as they share look-ups: a span (span.c) is what one answer is for. A loop (loop.c)
+ * asks once for all turns: its registers move by little, and whatever they come to is accessed, so that they
+ * do not pass the guard unseen. RSP is trusted (stack.c).
  *
  * A page that is not in the window, or not to be written, faults in the host, and so does everything of the
  * kernel's half. Where that may be is kept for each block: which guest instruction is it, and are the

@@ -29,7 +29,8 @@ void stack_begin(struct trans *t)
 	t->sp_check_end = false;
 }
 
-/* Does the item access [RSP + constant] in the window? */
+/* Does the item access [RSP + constant] in the window? What may leave its operand alone, as VMASKMOV does, is
+ * the interpreter's (classify.c). */
 static bool proves(const struct trans *t, const struct item *it)
 {
 	if (!t->direct || it->span < 0)

@@ -97,17 +97,24 @@ void probe_any(struct soft_cpu *c, const struct insn *i, uint64_t at, unsigned l
 		cpu_probe(c, i->seg, at, len, write);
 }
 
-/* Writes the selected elements; every access is checked before the first is made. Offsets are not
- * cut to 32 bits within an operand: what is beyond the segment's limit faults. */
+/* An element's offset. AMD's processors (Zen 3) cut each to the address size, so that one behind the last address
+ * is at the first; what lies across the two is beyond the segment's limit. Others are not cut. */
+static uint64_t element_at(const struct soft_cpu *c, const struct insn *i, uint64_t at)
+{
+	return c->vendor_amd ? cut(i, at) : at;
+}
+
+/* Writes the selected elements; every access is checked before the first is made. */
 static void store_selected(struct soft_cpu *c, const struct insn *i, uint64_t at,
 			   const uint8_t *mask, const uint8_t *data, const struct shape *s)
 {
 	for (unsigned k = 0; k < s->elements; k++)
 		if (selected(mask, s, k))
-			probe_any(c, i, at + k * s->bytes, s->bytes, true);
+			probe_any(c, i, element_at(c, i, at + k * s->bytes), s->bytes, true);
 	for (unsigned k = 0; k < s->elements; k++)
 		if (selected(mask, s, k))
-			write_any(c, i, at + k * s->bytes, data + k * s->bytes, s->bytes);
+			write_any(c, i, element_at(c, i, at + k * s->bytes), data + k * s->bytes,
+				  s->bytes);
 }
 
 static void vmaskmov_load(struct soft_cpu *c, const struct insn *i)
@@ -120,7 +127,8 @@ static void vmaskmov_load(struct soft_cpu *c, const struct insn *i)
 	get_vector(c, i->reg[1], mask);
 	for (unsigned k = 0; k < s.elements; k++)
 		if (selected(mask, &s, k))
-			read_any(c, i, at + k * s.bytes, out + k * s.bytes, s.bytes);
+			read_any(c, i, element_at(c, i, at + k * s.bytes), out + k * s.bytes,
+				 s.bytes);
 	set_vector(c, i->reg[0], out, s.vector_bytes);
 }
 
