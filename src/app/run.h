@@ -3,6 +3,7 @@
 #define HANOK_APP_RUN_H
 
 #include <pthread.h>
+#include <signal.h>
 
 #include "app/serial.h"
 #include "control/commands.h"
@@ -15,11 +16,12 @@
 #include "machine/vm_config.h"
 #include "mem/entitle.h"
 
+enum { RUN_SIGNALS = 5 };
+
 /*
  * A process that runs one machine: from a command line (run.c), from a .vmx (run_vm.c) or both,
  * in the foreground or detached (start.c). run_machine.c has its life.
  */
-enum { RUN_SIGNALS = 5 };
 struct run {
 	/* What is asked for. In config, memory_bytes and cpus are 0 and serial_spec is NULL until
 	 * somebody says. */
@@ -56,8 +58,8 @@ struct run {
 	struct run_signal {
 		struct run *run;
 		int number;
-	} signal[RUN_SIGNALS]; /* that the thread waits for */
-	unsigned signals;
+	} signal[RUN_SIGNALS];
+	sigset_t signals; /* of these, what the thread waits for */
 	pthread_t signal_thread;
 	bool watches_signals;
 	int ended_by_signal;

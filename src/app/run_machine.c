@@ -58,17 +58,13 @@ static void signalled(void *opaque)
 static void *wait_for_signals(void *opaque)
 {
 	struct run *r = opaque;
-	sigset_t set;
 
-	sigemptyset(&set);
-	for (unsigned i = 0; i < r->signals; i++)
-		sigaddset(&set, r->signal[i].number);
 	for (;;) {
 		int number = 0;
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-		sigwait(&set, &number);
+		sigwait(&r->signals, &number);
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL); /* not with the loop's lock */
-		for (unsigned i = 0; i < r->signals; i++)
+		for (unsigned i = 0; i < RUN_SIGNALS; i++)
 			if (r->signal[i].number == number)
 				loop_post(r->loop, signalled, &r->signal[i]);
 	}
@@ -78,20 +74,16 @@ static void *wait_for_signals(void *opaque)
 static int watch_signals(struct run *r, struct error *err)
 {
 	static const int numbers[RUN_SIGNALS] = {SIGTERM, SIGINT, SIGHUP, SIGTSTP, SIGCONT};
-	sigset_t set;
 
-	sigemptyset(&set);
+	sigemptyset(&r->signals);
 	for (unsigned i = 0; i < RUN_SIGNALS; i++) {
 		struct sigaction old;
 		/* What we were started to ignore (nohup) stays ignored. */
-		if (sigaction(numbers[i], NULL, &old) < 0 || old.sa_handler == SIG_IGN)
-			continue;
-		r->signal[r->signals++] = (struct run_signal){r, numbers[i]};
-		sigaddset(&set, numbers[i]);
+		if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+			sigaddset(&r->signals, numbers[i]);
+		r->signal[i] = (struct run_signal){r, numbers[i]};
 	}
-	if (!r->signals)
-		return 0;
-	sigprocmask(SIG_BLOCK, &set, NULL);
+	sigprocmask(SIG_BLOCK, &r->signals, NULL);
 	const int code = pthread_create(&r->signal_thread, NULL, wait_for_signals, r);
 	if (code)
 		return error_set(err, -code, "a thread that waits for signals: %s", strerror(code));

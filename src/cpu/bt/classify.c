@@ -349,7 +349,7 @@ static bool plain_address(const struct trans *t, const struct item *it)
 
 	if (i->addr_bytes == 2)
 		return false;
-	if (wide && i->addr_bytes == 4 && (i->seg == SEG_FS || i->seg == SEG_GS))
+	if (wide && i->addr_bytes == 4 && has_segment(it))
 		return false;
 	if (!fits32(i->disp))
 		return false;
@@ -458,7 +458,7 @@ static bool is_string(const struct item *it)
 static bool plain_rep(const struct trans *t, const struct item *it)
 {
 	return is_string(it) && (t->key & MODE_KEY_64) && (it->i.flags & INSN_REP) &&
-	       it->i.addr_bytes == 8 && it->i.seg != SEG_FS && it->i.seg != SEG_GS;
+	       it->i.addr_bytes == 8 && !has_segment(it);
 }
 
 /* F3 90 with REX.B may be XCHG; 0F 0D with a register operand is no instruction. */

@@ -66,11 +66,6 @@ void bt_keep_sites(struct trans *t)
 
 /* ---- addresses ---- */
 
-static bool has_segment(const struct item *it)
-{
-	return it->i.seg == SEG_FS || it->i.seg == SEG_GS;
-}
-
 /*
  * Left out are instructions of MMX, for when one faults the host's processor has changed x87's registers
  * already; and what locks, which the interpreter does where it lies across pages, for hosts that make their

@@ -147,8 +147,7 @@ bool constant_address(const struct item *it, int extra, uint64_t *gva)
 {
 	const struct insn *i = &it->i;
 
-	if (it->kind == KIND_BIT || i->seg == SEG_FS || i->seg == SEG_GS || i->base < GPR_NR ||
-	    i->index < GPR_NR)
+	if (it->kind == KIND_BIT || has_segment(it) || i->base < GPR_NR || i->index < GPR_NR)
 		return false;
 	*gva = i->disp + (uint64_t)extra + (i->base == REG_IP ? it->rip + i->length : 0);
 	if (i->addr_bytes == 4)
@@ -235,7 +234,7 @@ void emit_address(struct trans *t, const struct item *it, int extra)
 		w ? e_mov_rr(e, T_ADDR, i->base) : e_mov_rr32(e, T_ADDR, i->base);
 	else
 		e_lea(e, w, T_ADDR, base ? i->base : 0xff, index ? i->index : 0xff, i->scale, disp);
-	if (i->seg == SEG_FS || i->seg == SEG_GS) {
+	if (has_segment(it)) {
 		e_load(e, T_INDEX, OFF(seg_base) + i->seg * sizeof(uint64_t));
 		e_lea(e, t->key & MODE_KEY_64, T_ADDR, T_ADDR, T_INDEX, 1, 0);
 	}
@@ -260,8 +259,7 @@ unsigned only_base(const struct item *it)
 {
 	const struct insn *i = &it->i;
 
-	return it->kind == KIND_BIT || i->seg == SEG_FS || i->seg == SEG_GS || i->index < GPR_NR ||
-			       i->base >= GPR_NR
+	return it->kind == KIND_BIT || has_segment(it) || i->index < GPR_NR || i->base >= GPR_NR
 		       ? REG_NONE
 		       : i->base;
 }

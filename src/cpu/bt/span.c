@@ -30,7 +30,7 @@
  * page tables, a page becomes code) is done by instructions that end all spans here, or asked of
  * this vCPU and answered between blocks alone (share.c).
  */
-enum { SPAN_MAX = 1024, FAR = SPAN_FAR };
+enum { SPAN_MAX = 1024 };
 
 static unsigned word(const struct trans *t)
 {
@@ -118,7 +118,7 @@ static bool is_known_base(const struct trans *t, const struct item *it)
 	const unsigned index = it->i.index;
 
 	return leads_nowhere(t, it, it->i.base) ||
-	       (it->i.base == RSP && trusts_sp(t) && it->i.seg != SEG_FS && it->i.seg != SEG_GS &&
+	       (it->i.base == RSP && trusts_sp(t) && !has_segment(it) &&
 		(index >= GPR_NR || leads_nowhere(t, it, index)));
 }
 
@@ -126,7 +126,7 @@ static bool operand_access(const struct trans *t, const struct item *it, const s
 			   struct access *a)
 {
 	const struct insn *i = &it->i;
-	bool segment = i->seg == SEG_FS || i->seg == SEG_GS;
+	const bool segment = has_segment(it);
 
 	a->size = it->mem_bytes;
 	a->align = it->align;
@@ -147,7 +147,7 @@ static bool operand_access(const struct trans *t, const struct item *it, const s
 		a->offset = (int)(at & ~PAGE_MASK);
 		return true;
 	}
-	if (!t->direct && (i->disp > FAR || i->disp < -FAR))
+	if (!t->direct && (i->disp > SPAN_FAR || i->disp < -SPAN_FAR))
 		return false;
 	if (i->base < GPR_NR && !is_known_base(t, it)) {
 		a->key.base = i->base;
@@ -318,8 +318,8 @@ void note_effects(const struct trans *t, const struct item *it, struct known *k)
 	default:
 		break;
 	}
-	if (constant_move(t, it, &reg, &by) && by <= FAR && by >= -FAR &&
-	    k->delta[reg] + by <= FAR && k->delta[reg] + by >= -FAR) {
+	if (constant_move(t, it, &reg, &by) && by <= SPAN_FAR && by >= -SPAN_FAR &&
+	    k->delta[reg] + by <= SPAN_FAR && k->delta[reg] + by >= -SPAN_FAR) {
 		k->delta[reg] += by;
 		return;
 	}

@@ -43,26 +43,16 @@ static bool proves(const struct trans *t, const struct item *it)
 	case KIND_RET:
 		return true;
 	case KIND_MEMORY:
-		return it->i.base == RSP && it->i.index == REG_NONE && it->i.seg != SEG_FS &&
-		       it->i.seg != SEG_GS;
+		return it->i.base == RSP && it->i.index == REG_NONE && !has_segment(it);
 	default:
 		return false;
 	}
 }
 
+/* HELPER_END goes by C, which asks. */
 static bool leaves(const struct item *it)
 {
-	switch (it->kind) {
-	case KIND_JCC:
-	case KIND_JUMP:
-	case KIND_JUMP_IND:
-	case KIND_CALL:
-	case KIND_CALL_IND:
-	case KIND_RET:
-		return true;
-	default:
-		return false;
-	}
+	return it->kind == KIND_JCC || (ends_block(it) && it->kind != KIND_HELPER_END);
 }
 
 static bool moves_at_end(const struct item *it)
@@ -125,8 +115,5 @@ void emit_stack_check_end(struct trans *t, uint64_t rip)
 	t->homes = 0;
 	emit_slice_of(t, RSP);
 	e_bytes(&t->e, (const uint8_t[]){0x41, 0x80, 0xfa, LAYOUT_SLICE}, 4); /* cmp r10b, imm8 */
-	struct cold *k = add_cold(t);
-	k->kind = COLD_LEAVE;
-	k->rip = rip;
-	k->from = e_jcc_later(&t->e, CC_E);
+	leave_to_c(t, e_jcc_later(&t->e, CC_E), rip);
 }

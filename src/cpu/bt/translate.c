@@ -42,6 +42,16 @@ struct cold *add_cold(struct trans *t)
 	return k;
 }
 
+struct cold *leave_to_c(struct trans *t, uint8_t *from, uint64_t rip)
+{
+	struct cold *k = add_cold(t);
+
+	k->kind = COLD_LEAVE;
+	k->from = from;
+	k->rip = rip;
+	return k;
+}
+
 void flags_park(struct trans *t)
 {
 	if (t->flags == FLAGS_HOST) {
@@ -320,10 +330,7 @@ void emit_poll(struct trans *t, const struct item *it)
 		e_load32(&t->e, T_INDEX, OFF(vcpu.requests));
 		e_gs(&t->e, false, 0x85, T_INDEX, OFF(bt.request_mask)); /* test */
 	}
-	struct cold *k = add_cold(t);
-	k->kind = COLD_LEAVE;
-	k->rip = it->rip;
-	k->from = e_jcc_later(&t->e, CC_NE);
+	leave_to_c(t, e_jcc_later(&t->e, CC_NE), it->rip);
 }
 
 void emit_item(struct trans *t, struct item *it)
@@ -644,20 +651,15 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 	b->bytes = (uint16_t)(end->rip + end->i.length - first->rip);
 	t->flags = (enum flags_at)b->flags;
 	if ((variant == BT_JUMPED || variant == BT_FAR) && !b->page2) {
-		struct cold *k = add_cold(t);
-		k->kind = COLD_LEAVE;
-		k->rip = first->rip;
-		k->from = bt_emit_head(bt, &t->e, b, variant == BT_FAR ? HEAD_CHECK : HEAD_JUMP);
-		k->in_head = true;
+		uint8_t *from =
+			bt_emit_head(bt, &t->e, b, variant == BT_FAR ? HEAD_CHECK : HEAD_JUMP);
+		leave_to_c(t, from, first->rip)->in_head = true;
 	}
 	b->main = (const void *)e_here(&t->e);
 	if (b->page2) {
 		t->may_move = false;
 		bt_emit_page_check(bt, &t->e, b->page2);
-		struct cold *k = add_cold(t);
-		k->kind = COLD_LEAVE;
-		k->rip = first->rip;
-		k->from = e_jcc_later(&t->e, CC_NE);
+		leave_to_c(t, e_jcc_later(&t->e, CC_NE), first->rip);
 	}
 	t->hot_start = t->e.p;
 	emit_all(t);

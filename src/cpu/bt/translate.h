@@ -137,6 +137,12 @@ struct item {
 	int moved;     /* how much of that is what registers have moved by */
 };
 
+/* FS and GS have bases; the others', where they are used here, are 0. */
+static inline bool has_segment(const struct item *it)
+{
+	return it->i.seg == SEG_FS || it->i.seg == SEG_GS;
+}
+
 /* An instruction that was decoded before, in one cache line; see recall.c. */
 enum {
 	RECALLED = 32768,
@@ -400,6 +406,8 @@ void emit_shadow_return(struct emit *e, unsigned mode);
 
 /* ---- translate.c ---- */
 struct cold *add_cold(struct trans *t);
+/* Where `from` jumps to, flags being parked or dead: back to C, which goes on at rip. */
+struct cold *leave_to_c(struct trans *t, uint8_t *from, uint64_t rip);
 void emit_item(struct trans *t, struct item *it);
 void emit_copy(struct trans *t, const struct item *it);
 void emit_lea(struct trans *t, const struct item *it);
