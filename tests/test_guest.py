@@ -86,14 +86,29 @@ def judge(image, status, output, expected, known):
     assert not passing, f"{name}: these pass: take them off qemu-differs.txt: {passing}"
 
 
-@pytest.mark.parametrize("image", IMAGES, ids=[image["name"] for image in IMAGES])
-def test_guest_image(hanok, engine, image):
-    """Every check of an image passes."""
+def run_image(hanok, engine, image):
+    """Every check passes."""
     command = [hanok, "run", "--engine", engine, "--kernel", image_path(image["name"])]
     command += ["--debug-exit", "0xf4", "--serial", "stdio", "--no-reboot"]
     command += ["--memory", image.get("memory", "128M"), "--cpus", str(image.get("cpus", 1))]
     status, output = run([str(part) for part in command], image)
     judge(image, status, output, image.get("exit"), {})
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=[image["name"] for image in IMAGES])
+def test_guest_image(hanok, engine, image):
+    """Every check of an image passes."""
+    run_image(hanok, engine, image)
+
+
+IN_WINDOW = [image for image in IMAGES if image.get("window")]
+
+
+@pytest.mark.parametrize("image", IN_WINDOW, ids=[image["name"] for image in IN_WINDOW])
+def test_guest_image_in_window(hanok, image, monkeypatch):
+    """The same where user code has the window from its first instruction on."""
+    monkeypatch.setenv("HANOK_BT_STRESS", "window")
+    run_image(hanok, "bt", image)
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=[image["name"] for image in IMAGES])

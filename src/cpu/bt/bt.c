@@ -153,6 +153,11 @@ static void find_mode(struct soft_cpu *c)
 	bt_unlock(c);
 }
 
+static bool in_window(const struct soft_cpu *c)
+{
+	return c->translator->mode_keys[c->bt.mode] & MODE_KEY_WINDOW;
+}
+
 /* ---- finding blocks ---- */
 
 /* Arithmetic flags as they are parked. */
@@ -226,8 +231,10 @@ static uint32_t page_at(struct soft_cpu *c, const struct code_at *at, unsigned n
 		id = bt_rebase(c, gva, at->gpa[n], c->bt.mode);
 	if (!id)
 		id = bt_page_new(bt, gva, at->gpa[n], c->bt.mode);
-	if (id)
+	if (id) {
 		set_page_id(c, gva, id, at->global[n]);
+		bt_window_trust(c, id);
+	}
 	return id;
 }
 
@@ -303,7 +310,8 @@ static const void *find_made(struct soft_cpu *c, const struct code_at *at)
 	const uint32_t id = bt_page_find(bt, gva, at->gpa[0], c->bt.mode);
 	struct bt_block *b = id ? bt_block_find(bt, id, at->rip & ~PAGE_MASK, false) : NULL;
 
-	if (!b || b->dead || b->page2 || !bt_entry_made(bt, b, ENTRY_JUMP))
+	if (!b || b->dead || b->page2 || !bt_entry_made(bt, b, ENTRY_JUMP) ||
+	    (in_window(c) && !bt->pages[id].trusted))
 		return NULL;
 	const void *where = bt_entry_made(bt, b, ENTRY_PARKED);
 	if (!where)
@@ -321,8 +329,9 @@ static enum bt_variant variant_for(const struct soft_cpu *c, const struct code_a
 	if (x->plain)
 		return BT_PLAIN;
 	const uint64_t from = c->translator->pages[bt_from(c->translator, x)->page].gva;
-	return (from == (at->rip & PAGE_MASK) && !x->far) || x->flags == FLAGS_HOST ? BT_NEAR
-										    : BT_FAR;
+	return (from == (at->rip & PAGE_MASK) && !x->far) || x->flags == FLAGS_HOST || in_window(c)
+		       ? BT_NEAR
+		       : BT_FAR;
 }
 
 /* Where to enter for s.rip, by the cache or a new translation; NULL: interpret, or look again. */
@@ -404,8 +413,7 @@ static const void *find_entry(struct soft_cpu *c)
 /* Blocks of the window trust that RSP does not lead to the monitor's memory (stack.c). */
 static bool strays(const struct soft_cpu *c)
 {
-	return c->translator->mode_keys[c->bt.mode] & MODE_KEY_WINDOW &&
-	       c->s.gpr[RSP] >> LAYOUT_SHIFT == LAYOUT_SLICE;
+	return in_window(c) && c->s.gpr[RSP] >> LAYOUT_SHIFT == LAYOUT_SLICE;
 }
 
 void bt_run(struct soft_cpu *c)

@@ -182,6 +182,9 @@ struct bt_page {
 	struct bt_block *blocks; /* with bytes in it, also dead ones */
 	uint32_t next_alias;	 /* the next in the ring of those with this gpa and mode */
 	uint32_t used;		 /* bt.page_clock when it was last looked up */
+	/* Links to its blocks do not look whether it is mapped: its index in the window's list of those, + 1
+	 * (window_code.c); and the next of the same hash, id. */
+	uint32_t trusted, next_trusted;
 };
 
 enum {
@@ -406,6 +409,8 @@ struct bt_exit *bt_exit_new(struct bt *bt, struct bt_arena *a, struct bt_block *
 void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to);
 /* Makes a linked exit right again after one of its ends has moved. */
 void bt_settle_link(struct bt *bt, struct bt_exit *x);
+/* Makes the links right that lead to the page's code from elsewhere, after page.trusted has changed. */
+void bt_settle_page(struct bt *bt, uint32_t page);
 /* The same for the entries of a block that has moved. */
 void bt_settle_entries(struct bt *bt, struct bt_block *b);
 /* The exits of a new block that lead to blocks of its own page. */
@@ -482,6 +487,8 @@ bool bt_may_move_to(const struct bt *bt, uint64_t gva, unsigned mode);
 /* The id of a code page that is new at this address, whose blocks have been another's; 0: none is to
  * spare. The lock is held. */
 uint32_t bt_rebase(struct soft_cpu *c, uint64_t gva, uint64_t gpa, unsigned mode);
+/* What has been changed of the code is what this thread runs from now on. */
+void bt_serialize(void);
 /* The page is one that is needed now; the lock need not be held. */
 static inline void bt_note_use(struct bt *bt, uint32_t page)
 {
@@ -521,6 +528,8 @@ void bt_window_destroy(struct bt *bt);
 void bt_window_add_cpu(struct bt *bt, struct soft_cpu *c);
 /* The blocks found by an address in them are gone. */
 void bt_window_forget_blocks(struct bt *bt);
+/* The code page has just been found to be mapped for user code in the window; the lock is held. */
+void bt_window_trust(struct soft_cpu *c, uint32_t page);
 /* Finds the block by addresses in it from now on; the lock is held. */
 void bt_window_list(struct bt *bt, struct bt_block *b);
 /* Does user code that is about to run find its memory in the window? Makes what is stale right. */

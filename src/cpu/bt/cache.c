@@ -484,16 +484,22 @@ const void *bt_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind)
 	return entry;
 }
 
+/* Does it lead to code of its own page, which is there as long as that is run? */
+static bool stays_in_page(const struct bt *bt, const struct bt_exit *x, const struct bt_block *to)
+{
+	return bt_from(bt, x)->page == to->page && !x->far;
+}
+
 /* Where a link from x to the block leads; NULL: there is no room for it. */
 static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_block *to)
 {
 	const struct bt_block *from = bt_from(bt, x);
-	bool same_page = from->page == to->page && !x->far;
-	bool host = x->flags == FLAGS_HOST ||
-		    (x->flags == FLAGS_BOTH && to->flags == FLAGS_HOST && same_page);
+	const bool sure = stays_in_page(bt, x, to) || bt->pages[to->page].trusted;
+	const bool host = x->flags == FLAGS_HOST ||
+			  (x->flags == FLAGS_BOTH && to->flags == FLAGS_HOST && sure);
 	enum bt_entry_kind kind;
 
-	if (same_page)
+	if (sure)
 		kind = host ? ENTRY_HOST : ENTRY_PARKED;
 	else
 		kind = host ? ENTRY_HOST_CHECK : ENTRY_PARKED_CHECK;
@@ -543,6 +549,14 @@ void bt_settle_link(struct bt *bt, struct bt_exit *x)
 		entry = link_entry(bt, x, to);
 	x->asleep = !entry;
 	set_jump(bt, bt_jump_of(bt, x), entry ? entry : bt_stub_of(bt, x));
+}
+
+void bt_settle_page(struct bt *bt, uint32_t page)
+{
+	for (struct bt_block *b = bt->pages[page].blocks; b; b = b->next_in_page)
+		for (struct bt_exit *x = bt_exit_at(bt, b->in); x; x = bt_exit_at(bt, x->next_in))
+			if (!stays_in_page(bt, x, b))
+				bt_settle_link(bt, x);
 }
 
 void bt_link_known(struct bt *bt, struct bt_block *b)

@@ -20,7 +20,7 @@ enum { ALIASES_MAX = 16 };
 
 /* Who changes code under another address than it runs at has to serialize before running it (SDM
  * Vol. 3, 8.1.3); IRET is the one instruction for that which no hypervisor intercepts. */
-static void serialize(void)
+void bt_serialize(void)
 {
 	uint64_t scratch;
 
@@ -46,7 +46,7 @@ static bool in_use(const struct soft_cpu *c, uint32_t id)
 	const struct bt_page *p = &c->translator->pages[id];
 	const unsigned slot = (p->gva >> MEM_PAGE_SHIFT) % BT_CODE_PAGES;
 
-	return c->bt.page_id[p->mode][slot] == id ||
+	return c->bt.page_id[p->mode][slot] == id || p->trusted ||
 	       (c->bt.exit && bt_from(c->translator, c->bt.exit)->page == id);
 }
 
@@ -114,7 +114,7 @@ static void move_page(struct bt *bt, uint32_t id, uint64_t gva)
 		move_block(bt, b, by);
 	for (struct bt_block *b = p->blocks; b; b = b->next_in_page)
 		settle_links(bt, b);
-	serialize();
+	bt_serialize();
 }
 
 uint32_t bt_rebase(struct soft_cpu *c, uint64_t gva, uint64_t gpa, unsigned mode)

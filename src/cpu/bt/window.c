@@ -31,6 +31,8 @@
  *	code in a page		it may not be written to from now on
  *	memory that leaves	everything
  *
+ * and with them code pages out of those that jumps take for granted (window_code.c).
+ *
  * Two things would meet a signal with every access, and a signal costs as much as twenty misses of the TLB or more:
  *
  *	stores to code		who writes code writes a lot of it before any of it runs (a JIT compiler): after
@@ -196,7 +198,7 @@ static void take_over(struct soft_cpu *c)
 	w->used = true;
 	w->open = true;
 	w->cr3 = c->s.cr3;
-	w->stale = false;
+	w->stale = true; /* code that links trust is another's */
 	w->hits = OWNER_HITS;
 	w->credit = CREDIT;
 	w->ticks = 0;
@@ -241,7 +243,7 @@ bool bt_window_is_open(struct soft_cpu *c)
 		window_bring_in_wanted(c, w);
 	if (!w->stale)
 		return true;
-	const uint32_t looks = w->live, runs = window_make_right(c, w);
+	const uint32_t looks = w->live + w->codes, runs = window_make_right(c, w);
 	return pays(c, looks / LOOKS + runs);
 }
 
@@ -262,6 +264,7 @@ void bt_window_flush_page(struct soft_cpu *c, uint64_t gva)
 	if (!is_open(c) || w->cr3 != c->s.cr3)
 		return;
 	struct window_page *p = window_find(w, gva & PAGE_MASK);
+	window_distrust_at(c, w, gva);
 	if (p) {
 		window_drop(w, p);
 		pays(c, 1);
@@ -388,9 +391,12 @@ int bt_window_create(struct bt *bt, struct mem *mem, struct error *err)
 	w->hash = bt_table_map(WINDOW_HASH * sizeof(*w->hash));
 	w->written = bt_table_map(w->gpfns * sizeof(*w->written));
 	w->near = bt_table_map(w->granules * sizeof(*w->near));
+	w->code = bt_table_map(bt->pages_max * sizeof(*w->code));
+	w->code_hash = bt_table_map(WINDOW_CODE_HASH * sizeof(*w->code_hash));
 	w->wrong = bt_table_map(WINDOW_PAGES * sizeof(struct window_page *));
 	w->slices = make_slices();
-	if (w->slices && w->wrong && w->page && w->hash && w->written && w->near)
+	if (w->slices && w->wrong && w->page && w->hash && w->written && w->near && w->code &&
+	    w->code_hash)
 		return 0;
 	log_debug("bt: no window: no address space for its tables");
 	bt_window_destroy(bt);
@@ -416,6 +422,8 @@ void bt_window_destroy(struct bt *bt)
 	bt_table_unmap(w->hash, WINDOW_HASH * sizeof(*w->hash));
 	bt_table_unmap(w->written, w->gpfns * sizeof(*w->written));
 	bt_table_unmap((void *)w->near, w->granules * sizeof(*w->near));
+	bt_table_unmap(w->code, bt->pages_max * sizeof(*w->code));
+	bt_table_unmap(w->code_hash, WINDOW_CODE_HASH * sizeof(*w->code_hash));
 	free(w);
 	bt->window = NULL;
 }

@@ -16,6 +16,7 @@ enum {
 	WINDOW_FAILED = 8,
 	WINDOW_SHY = 1024,    /* instructions counted that meet new memory */
 	WINDOW_GRANULE = 256, /* bytes of code, in the table of blocks */
+	WINDOW_CODE_HASH = 1 << 14,
 };
 
 /* What the host lets be mapped: from vm.mmap_min_addr on, but for the last page. */
@@ -75,6 +76,10 @@ struct bt_window {
 	int credit;
 	unsigned ticks; /* that the owner has had */
 
+	/* Ids of code pages that links trust, and by address, chained. */
+	uint32_t *code, *code_hash;
+	uint32_t codes;
+
 	/* By their place in hot code: blocks that reach operands in the window (index + 1). */
 	_Atomic uint32_t *near;
 	size_t granules;
@@ -113,5 +118,14 @@ bool window_bring_in(struct soft_cpu *c, struct bt_window *w, uint64_t gva, bool
 void window_bring_in_wanted(struct soft_cpu *c, struct bt_window *w);
 /* Takes from pages what the page tables do not give any more; returns how many mappings that took. */
 uint32_t window_make_right(struct soft_cpu *c, struct bt_window *w);
+
+/* ---- window_code.c: code pages that links trust ---- */
+
+/* The n'th is not to be trusted any more; another takes its place. Before user code runs comes bt_serialize. */
+void window_distrust(struct soft_cpu *c, struct bt_window *w, uint32_t n);
+/* The same for those at gva. */
+void window_distrust_at(struct soft_cpu *c, struct bt_window *w, uint64_t gva);
+/* There are no code pages any more. */
+void window_forget_code(struct bt_window *w);
 
 #endif

@@ -23,8 +23,10 @@ void bt_window_forget_blocks(struct bt *bt)
 {
 	struct bt_window *w = bt->window;
 
-	if (w)
-		memset((void *)w->near, 0, w->granules * sizeof(*w->near));
+	if (!w)
+		return;
+	memset((void *)w->near, 0, w->granules * sizeof(*w->near));
+	window_forget_code(w);
 }
 
 static const struct bt_site *find_site(const struct bt_block *b, const uint8_t *at)

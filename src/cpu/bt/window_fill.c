@@ -7,7 +7,7 @@
 enum { RUN = 16 /* pages that come in with one, at most so many on each side */ };
 
 struct right {
-	bool read, write;
+	bool read, write, run;
 	uint64_t gpa, hva;
 };
 
@@ -15,11 +15,12 @@ struct right {
 struct region {
 	uint64_t gva; /* of the region, + 1; 0: none yet */
 	bool large;   /* one page, or part of one */
-	bool read, write;
+	bool read, write, run;
 	uint64_t gpa;	    /* of a large one */
 	const uint64_t *pt; /* else its table; NULL: there is none */
 };
 enum { REGION = 2 << 20, PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 0x20, PTE_D = 0x40 };
+#define PTE_NX (UINT64_C(1) << 63)
 
 static void look_at_region(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct region *g)
 {
@@ -27,7 +28,7 @@ static void look_at_region(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struc
 	struct mmu_look l;
 	enum mem_kind kind;
 
-	*g = (struct region){.gva = (gva & -(uint64_t)REGION) + 1, .write = true};
+	*g = (struct region){.gva = (gva & -(uint64_t)REGION) + 1, .write = true, .run = true};
 	mmu_mode_of(&mode, &c->s);
 	mode.cr3 = cr3;
 	mmu_look(c->mem, &mode, gva, &l);
@@ -37,6 +38,7 @@ static void look_at_region(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struc
 		g->large = true;
 		g->read = l.user && l.accessed;
 		g->write = l.writable && l.dirty;
+		g->run = l.executable;
 		g->gpa = l.gpa & -(uint64_t)REGION;
 		return;
 	}
@@ -46,6 +48,7 @@ static void look_at_region(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struc
 	for (unsigned n = 0; n + 1 < MMU_LOOK_LEVELS; n++) {
 		g->read &= (l.level[n].entry & PTE_U) != 0;
 		g->write &= (l.level[n].entry & PTE_W) != 0;
+		g->run &= !(l.level[n].entry & PTE_NX);
 	}
 	g->pt = (const uint64_t *)mem_page(c->mem, l.level[MMU_LOOK_LEVELS - 1].table, false,
 					   &kind);
@@ -55,7 +58,7 @@ static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct 
 {
 	enum mem_kind kind;
 	uint64_t gpa = 0;
-	bool write;
+	bool write, run;
 
 	if (g->gva != (gva & -(uint64_t)REGION) + 1)
 		look_at_region(c, cr3, gva, g);
@@ -64,6 +67,7 @@ static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct 
 	if (g->large) {
 		gpa = g->gpa + gva % REGION;
 		write = g->write;
+		run = g->run;
 	} else {
 		const uint64_t e = !g->pt ? 0
 					  : __atomic_load_n(&g->pt[gva / MEM_PAGE_BYTES % 512],
@@ -72,6 +76,7 @@ static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct 
 			return (struct right){0};
 		gpa = e & ((UINT64_C(1) << 52) - MEM_PAGE_BYTES);
 		write = g->write && (e & (PTE_W | PTE_D)) == (PTE_W | PTE_D);
+		run = g->run && !(e & PTE_NX);
 	}
 	gpa &= PAGE_MASK;
 	if (gpa >> MEM_PAGE_SHIFT >= c->translator->gpa_pages) /* reserved bits, too */
@@ -83,6 +88,7 @@ static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct 
 		.read = true,
 		.write = write && mem_may_write(c->mem, gpa) && !blocks_page_is_code(c, gpa) &&
 			 !bt_has_code(c->translator, gpa),
+		.run = run,
 		.gpa = gpa,
 		.hva = (uint64_t)hva,
 	};
@@ -192,10 +198,36 @@ void window_bring_in_wanted(struct soft_cpu *c, struct bt_window *w)
 	window_map(w, &run);
 }
 
+/* Neighbours come one after another, but not in order. */
+enum { REGIONS = 16 };
+static struct region *region_of(struct region regions[REGIONS], uint64_t gva)
+{
+	return &regions[gva / REGION % REGIONS];
+}
+
+/* Links trust no page that is not where it was. */
+static void check_code(struct soft_cpu *c, struct bt_window *w, struct region regions[REGIONS])
+{
+	bool any = false;
+
+	for (uint32_t n = 0; n < w->codes;) {
+		const struct bt_page *p = &c->translator->pages[w->code[n]];
+		const struct right r = look(c, w->cr3, p->gva, region_of(regions, p->gva));
+		if (r.read && r.run && r.gpa == p->gpa) {
+			n++;
+			continue;
+		}
+		window_distrust(c, w, n);
+		any = true;
+	}
+	if (any)
+		bt_serialize();
+}
+
 uint32_t window_make_right(struct soft_cpu *c, struct bt_window *w)
 {
 	struct window_page **wrong = w->wrong;
-	struct region g = {0};
+	struct region regions[REGIONS] = {0};
 	uint32_t count = 0;
 
 	w->stale = false;
@@ -203,10 +235,11 @@ uint32_t window_make_right(struct soft_cpu *c, struct bt_window *w)
 		struct window_page *p = &w->page[n];
 		if (!p->gva)
 			continue;
-		const struct right r = look(c, w->cr3, p->gva, &g);
+		const struct right r = look(c, w->cr3, p->gva, region_of(regions, p->gva));
 		p->stay = r.read && r.gpa >> MEM_PAGE_SHIFT == p->gpfn;
 		if (!p->stay || (p->write && !r.write))
 			wrong[count++] = p;
 	}
+	check_code(c, w, regions);
 	return window_take_back(w, wrong, count);
 }
