@@ -3,7 +3,7 @@
  * Calls and returns that do not match: a translator that expects a return where the last call came from
  * has to be right where it is not. Recursion deeper than anything that could be remembered, calls that
  * nobody returns from and returns without a call, return addresses that are changed, coroutines, and code
- * behind a call that changes while the call is under way.
+ * behind a call that changes while the call is under way. And whatever a loop is made of, an interrupt ends it.
  */
 #include "guest.h"
 
@@ -111,6 +111,60 @@ asm(".pushsection .data\n" /* writable */
     "	ret\n"
     ".popsection\n");
 
+/* Loops without an end; RDI: the end of a stack. */
+SNIP(by_returns, "1: lea 1b(%rip), %rcx\n push %rcx\n ret\n int3");
+SNIP(by_two_returns, "1: lea 2f(%rip), %rcx\n push %rcx\n ret\n int3\n"
+		     "2: lea 1b(%rip), %rcx\n push %rcx\n ret\n int3");
+SNIP(by_calls, "1: mov %rdi, %rsp\n call 1b\n int3");
+SNIP(by_calls_ahead, "1: mov %rdi, %rsp\n call 2f\n int3\n"
+		     "2: lea 1b(%rip), %rcx\n push %rcx\n ret\n int3");
+SNIP(by_calls_behind, "jmp 2f\n 1: ret\n 2: call 1b\n lea 2b(%rip), %rcx\n push %rcx\n ret\n int3");
+SNIP(by_pointers, "lea 1f(%rip), %rcx\n 1: jmp *%rcx\n int3");
+SNIP(by_called_pointers, "lea 1f(%rip), %rcx\n 1: mov %rdi, %rsp\n call *%rcx\n int3");
+SNIP(by_jumps, "1: jmp 2f\n int3\n 2: jmp 1b\n int3");
+SNIP(by_conditions, "1: test %rdi, %rdi\n jnz 1b\n int3");
+
+static bool ends_by_interrupt(const char *code, enum mode mode)
+{
+	struct regs r;
+
+	regs_init(&r, mode, code);
+	r.fl |= FL_IF;
+	r.di = (ulong)(stack + STACK_WORDS);
+	outb(0x43, 0x30); /* PIT, counter 0: once, in some 2 ms */
+	outb(0x40, 0x00);
+	outb(0x40, 0x0a);
+	const int vector = run(&r);
+	pic_eoi(0);
+	return vector == 0x20;
+}
+
+static void interrupted(void)
+{
+	static const struct {
+		const char *name, *code;
+	} loops[] = {
+		{"returns", by_returns},
+		{"returns in turn", by_two_returns},
+		{"calls", by_calls},
+		{"calls ahead and returns", by_calls_ahead},
+		{"calls back and returns", by_calls_behind},
+		{"jumps by a register", by_pointers},
+		{"calls by a register", by_called_pointers},
+		{"jumps", by_jumps},
+		{"conditional jumps", by_conditions},
+	};
+	enum { LOOPS = sizeof(loops) / sizeof(loops[0]), TIMES = 20 };
+
+	pic_init(0xfe, 0xff);
+	for (u32 n = 0; n < LOOPS; n++) {
+		bool good = true;
+		for (u32 k = 0; k < TIMES; k++)
+			good = good && ends_by_interrupt(loops[n].code, k % 2 ? RING0 : RING3);
+		check(loops[n].name, good);
+	}
+}
+
 static ulong go(void (*code)(void), ulong arg)
 {
 	return on_stack(arg, stack + STACK_WORDS, code);
@@ -140,5 +194,7 @@ int main(void)
 		good = good && go(changed_twice, n) == n && go(deep, n % 90) == n % 90;
 	}
 	check("the same, with other calls between", good);
+	group("interrupted");
+	interrupted();
 	finish();
 }

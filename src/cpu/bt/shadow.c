@@ -28,6 +28,8 @@
  * for just this mode and vCPU. So there is one stack for each mode; nothing but these calls writes to it; and
  * before the first of them, and after each flush, it is full of the address of code that dispatches.
  *
+ * A loop may be made of returns alone, so those that are not to where a call came from look for requests.
+ *
  * Where it is full, calls go on in its middle: the push meets a page that is not there, and the handler of
  * SIGSEGV sets RSP anew. Where it is empty, the last entry leads to code that does not take it off.
  */
@@ -240,6 +242,8 @@ void bt_make_shadow_thunks(struct bt *bt, struct emit *e, unsigned mode)
 	t->stray[mode] = (const void *)e_here(e);
 	from_shadow(e, mode);
 	t->dispatch[mode] = (const void *)e_here(e);
+	emit_requests(e);
+	e_jcc(e, CC_NE, t->leave);
 	emit_dispatch(e, mode);
 	t->stray_last[mode] = (const void *)e_here(e);
 	e_mov_rr(e, RSP, T_INDEX);

@@ -320,6 +320,12 @@ void emit_ready(struct trans *t, const struct item *it, unsigned needs)
 	t->ready = needs;
 }
 
+void emit_requests(struct emit *e)
+{
+	e_load32(e, T_INDEX, OFF(vcpu.requests));
+	e_gs(e, false, 0x85, T_INDEX, OFF(bt.request_mask)); /* test */
+}
+
 void emit_poll(struct trans *t, const struct item *it)
 {
 	flags_clobber(t, it->live_before);
@@ -327,8 +333,7 @@ void emit_poll(struct trans *t, const struct item *it)
 	if ((t->key & MODE_KEY_CPL3) && !t->bt->stress.interrupts) {
 		e_cmp_gs32(&t->e, OFF(vcpu.requests), 0); /* IF is set there (bt_run) */
 	} else {
-		e_load32(&t->e, T_INDEX, OFF(vcpu.requests));
-		e_gs(&t->e, false, 0x85, T_INDEX, OFF(bt.request_mask)); /* test */
+		emit_requests(&t->e);
 	}
 	leave_to_c(t, e_jcc_later(&t->e, CC_NE), it->rip);
 }
@@ -522,29 +527,43 @@ static enum flags_at entry_flags(const struct trans *t)
 	return FLAGS_HOST;
 }
 
-/* A block that may be part of a loop looks at the requests: every cycle in the code has a backward
- * direct jump or an indirect one. */
+/* Where the jump or call leads, and to where it is or before that? */
+static bool goes_back(const struct trans *t, const struct item *it)
+{
+	const uint64_t to = it->rip + it->i.length + it->i.imm;
+
+	return (t->key & MODE_KEY_64 ? to : (uint32_t)to) <= it->rip;
+}
+
+/*
+ * A block that may be part of a loop looks at the requests: every cycle in the code has a direct jump or call
+ * that goes back, or an indirect one, or a return to where no call came from. Those returns look by themselves
+ * (shadow.c). The others come behind a call that nothing but a jump can have them meet again.
+ */
 static bool needs_poll(const struct trans *t)
 {
+	const struct item *end = &t->item[t->count - 1];
+	const uint64_t next = end->rip + end->i.length;
+
 	for (unsigned n = 0; n < t->count; n++) {
 		const struct item *it = &t->item[n];
 
 		switch (it->kind) {
 		case KIND_JUMP_IND:
 		case KIND_CALL_IND:
-		case KIND_RET:
 			return true;
 		case KIND_JUMP:
 		case KIND_JCC:
 		case KIND_CALL:
-			if ((int64_t)it->i.imm < 0)
+			if (goes_back(t, it))
 				return true;
 			break;
 		default:
 			break;
 		}
 	}
-	return false;
+	/* Over the end of the address space? */
+	return (t->key & MODE_KEY_64 ? next : (uint32_t)next) < end->rip;
 }
 
 static void emit_all(struct trans *t)

@@ -412,6 +412,8 @@ void emit_item(struct trans *t, struct item *it);
 void emit_copy(struct trans *t, const struct item *it);
 void emit_lea(struct trans *t, const struct item *it);
 void emit_ready(struct trans *t, const struct item *it, unsigned needs);
+/* Is something asked of the vCPU that is worth leaving for? Then ZF is clear. Uses T_INDEX. */
+void emit_requests(struct emit *e);
 /* Leaves the block when something is asked of the vCPU. */
 void emit_poll(struct trans *t, const struct item *it);
 bool needs_flags(const struct item *it);
