@@ -198,11 +198,13 @@ static uint64_t next_edge(const struct counter *c, uint64_t now)
 	return at;
 }
 
-static void arm(struct pit *p)
+/* For the next edge after now: what the counter was last changed or looked at, or an edge that comes meanwhile would be
+ * none. */
+static void arm(struct pit *p, uint64_t now)
 {
 	uint64_t soonest = clock_ns() + MIN_EDGE_NS, ns;
 
-	p->edge_tick = next_edge(&p->counter[0], tick_now(p));
+	p->edge_tick = next_edge(&p->counter[0], now);
 	if (!p->edge_tick) {
 		timer_cancel(&p->timer);
 		return;
@@ -226,7 +228,7 @@ static void on_timer(void *opaque)
 		if (mode_of(c))
 			irq_set(&p->cfg.irq, 0);
 		irq_set(&p->cfg.irq, 1);
-		arm(p);
+		arm(p, now);
 	} else if (p->edge_tick) {
 		timer_arm(&p->timer, tick_ns(p, p->edge_tick));
 	}
@@ -242,7 +244,7 @@ static void write_control(struct pit *p, struct counter *c, uint8_t word)
 	*c = (struct counter){.control = word & 0x3f, .gate = gate, .count = c->count};
 	if (c == &p->counter[0]) {
 		irq_set(&p->cfg.irq, mode_of(c) != 0);
-		arm(p);
+		arm(p, tick_now(p)); /* for none: no count is loaded */
 	}
 }
 
@@ -297,7 +299,7 @@ static void write_count(struct pit *p, struct counter *c, uint8_t byte)
 	if (c == &p->counter[0]) {
 		if (mode_of(c) == 0)
 			irq_set(&p->cfg.irq, 0);
-		arm(p);
+		arm(p, now);
 	}
 }
 
@@ -470,7 +472,7 @@ static void reset(void *dev)
 		load(c, i == 1 ? 18 : 65536, 0);
 	}
 	irq_set(&p->cfg.irq, 1);
-	arm(p);
+	arm(p, 0);
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -511,7 +513,7 @@ static void state(void *dev, struct state_stream *s)
 		counter_state(&p->counter[i], s);
 	state_end(s);
 	if (!state_writing(s) && !state_stream_error(s, NULL))
-		arm(p);
+		arm(p, tick_now(p));
 	pthread_mutex_unlock(&p->lock);
 	if (state_stream_error(s, NULL) && !state_writing(s))
 		reset(p); /* never divide by a count that was refused */

@@ -11,9 +11,16 @@ enum { TIMERS = 1024 };
 static uint64_t now_ns = UINT64_C(5000000000);
 static struct timer *armed[TIMERS];
 
+static uint64_t drift_ns;
+
 uint64_t clock_ns(void)
 {
-	return now_ns;
+	return now_ns += drift_ns;
+}
+
+void fake_time_drift(uint64_t ns)
+{
+	drift_ns = ns;
 }
 
 static uint64_t utc_ahead_ns = UINT64_C(1700000000000000000);

@@ -10,6 +10,8 @@
 void fake_time_set_utc(uint64_t ns);
 /* Lets ns pass, running each timer at its deadline. */
 void fake_time_pass(uint64_t ns);
+/* A slow host: so much passes with each look at the clock. Until it is set back to 0. */
+void fake_time_drift(uint64_t ns);
 /* A host that was away for ns: time jumps, then each timer that is due runs once. Returns how many
  * callbacks ran. */
 unsigned fake_time_jump(uint64_t ns);
