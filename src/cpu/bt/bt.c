@@ -329,9 +329,11 @@ static enum bt_variant variant_for(const struct soft_cpu *c, const struct code_a
 	if (x->plain)
 		return BT_PLAIN;
 	const uint64_t from = c->translator->pages[bt_from(c->translator, x)->page].gva;
-	return (from == (at->rip & PAGE_MASK) && !x->far) || x->flags == FLAGS_HOST || in_window(c)
-		       ? BT_NEAR
-		       : BT_FAR;
+	if ((from == (at->rip & PAGE_MASK) && !x->far) || in_window(c))
+		return x->calls ? BT_CALLED : BT_NEAR;
+	if (x->flags == FLAGS_HOST)
+		return BT_NEAR;
+	return x->calls ? BT_FAR_CALLED : BT_FAR;
 }
 
 /* Where to enter for s.rip, by the cache or a new translation; NULL: interpret, or look again. */

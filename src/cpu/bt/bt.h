@@ -92,6 +92,7 @@ struct bt_exit {
 	bool was_linked : 1; /* the exit it was copied from is, within the page */
 	bool far : 1;	     /* looks whether the page is where it was, even if it is its own */
 	bool loops : 1;	     /* back into its own block, where the loop begins */
+	bool calls : 1;	     /* its jump is a CALL on the shadow stack (shadow.c) */
 	bool asleep : 1; /* linked, but `to` is at another address now (rebase.c): leads to its stub */
 	uint32_t jump;	   /* the 4-byte distance; 0: an indirect branch has none */
 	uint32_t stub;	   /* where it leads while it is not linked */
@@ -106,6 +107,8 @@ enum bt_entry_kind {
 	ENTRY_HOST_CHECK,
 	ENTRY_PARKED_CHECK,
 	ENTRY_JUMP,
+	ENTRY_CALLED,	    /* a call comes, on the shadow stack, and goes on to the main one */
+	ENTRY_CALLED_CHECK, /* the same to ENTRY_PARKED_CHECK */
 	ENTRY_NR
 };
 
@@ -115,6 +118,8 @@ enum bt_head {
 	HEAD_NONE,
 	HEAD_CHECK, /* direct jumps from other pages */
 	HEAD_JUMP,  /* indirect jumps, and these */
+	HEAD_CALL,
+	HEAD_CALL_CHECK, /* calls from other pages */
 };
 
 /* A place in a block's code with a value that is another in a copy (relocate.c). */
@@ -324,6 +329,14 @@ static inline struct bt_exit *bt_exit_at(const struct bt *bt, uint32_t n)
 	return n ? &bt->exits[n - 1] : NULL;
 }
 
+enum { SHADOW_OFF_BYTES = 12 }; /* what bt_emit_from_shadow makes */
+
+/* A call's stub begins with a veneer: what takes the shadow stack off, and a jump. Where its four bytes are. */
+static inline uint8_t *bt_veneer_of(const struct bt *bt, const struct bt_exit *x)
+{
+	return bt->code.rw + x->stub + SHADOW_OFF_BYTES + 1;
+}
+
 /* Where the exit's jump is in the writable view, and where its stub runs. */
 static inline uint8_t *bt_jump_of(const struct bt *bt, const struct bt_exit *x)
 {
@@ -338,9 +351,11 @@ static inline const uint8_t *bt_stub_of(const struct bt *bt, const struct bt_exi
 /* ---- translate.c ---- */
 
 enum bt_variant {
-	BT_NEAR,   /* a direct jump leads there, from the same page */
-	BT_FAR,	   /* one from another page */
-	BT_JUMPED, /* perhaps an indirect one */
+	BT_NEAR,       /* a direct jump leads there, from the same page */
+	BT_FAR,	       /* one from another page */
+	BT_CALLED,     /* a call of the first kind, */
+	BT_FAR_CALLED, /* and of the second */
+	BT_JUMPED,     /* perhaps an indirect one */
 	BT_PLAIN,
 };
 
@@ -517,6 +532,8 @@ void bt_shadow_reset(const struct bt *bt, struct soft_cpu *c);
 /* The calling thread runs this vCPU's code; false: it has before. Blocks all signals but those of
  * faults: the guest's stack pointer is in RSP, so no handler may run there but one that has a stack of its own. */
 bool bt_shadow_bind(struct soft_cpu *c);
+/* RSP becomes the guest's again, which T_INDEX holds. */
+void bt_emit_from_shadow(struct emit *e, unsigned mode);
 void bt_make_shadow_thunks(struct bt *bt, struct emit *e, unsigned mode);
 
 /* ---- window.c ---- */

@@ -378,9 +378,19 @@ static void emit_entry(struct bt *bt, struct emit *e, const struct bt_block *b,
 	bool check = kind != ENTRY_HOST && kind != ENTRY_PARKED;
 	uint8_t *failed = NULL;
 
-	if (kind == ENTRY_JUMP) {
+	switch (kind) {
+	case ENTRY_JUMP:
 		emit_jump_entry(bt, e, b);
 		return;
+	case ENTRY_CALLED:
+		bt_emit_from_shadow(e, b->mode);
+		e_jmp(e, b->main);
+		return;
+	case ENTRY_CALLED_CHECK:
+		bt_emit_from_shadow(e, b->mode);
+		break;
+	default:
+		break;
 	}
 
 	if (kind == ENTRY_HOST_CHECK && b->flags != FLAGS_PARKED) {
@@ -409,11 +419,18 @@ static uint32_t place_of(const struct bt *bt, const void *at)
 
 uint8_t *bt_emit_head(struct bt *bt, struct emit *e, struct bt_block *b, enum bt_head head)
 {
+	const uint32_t here = place_of(bt, (const void *)e_here(e));
+
 	b->head = (uint8_t)head;
 	if (head == HEAD_JUMP) {
-		b->entry[ENTRY_JUMP] = place_of(bt, (const void *)e_here(e));
+		b->entry[ENTRY_JUMP] = here;
 		emit_rip_check(bt, e, rip_of(bt, b));
+	} else if (head == HEAD_CALL || head == HEAD_CALL_CHECK) {
+		b->entry[head == HEAD_CALL ? ENTRY_CALLED : ENTRY_CALLED_CHECK] = here;
+		bt_emit_from_shadow(e, b->mode);
 	}
+	if (head == HEAD_CALL)
+		return NULL;
 	b->entry[ENTRY_PARKED_CHECK] = place_of(bt, (const void *)e_here(e));
 	bt_emit_page_check(bt, e, b->page);
 	uint8_t *elsewhere = e_jcc_later(e, CC_NE);
@@ -428,7 +445,9 @@ static void emit_entry_again(struct bt *bt, struct emit *e, const struct bt_bloc
 {
 	if (kind == ENTRY_JUMP && b->head == HEAD_JUMP)
 		emit_rip_check(bt, e, rip_of(bt, b));
-	else if (kind == ENTRY_PARKED_CHECK && b->head != HEAD_NONE)
+	else if (kind == ENTRY_CALLED_CHECK && b->head == HEAD_CALL_CHECK)
+		bt_emit_from_shadow(e, b->mode);
+	else if (kind == ENTRY_PARKED_CHECK && b->head != HEAD_NONE && b->head != HEAD_CALL)
 		bt_emit_page_check(bt, e, b->page);
 	else
 		emit_entry(bt, e, b, kind);
@@ -450,8 +469,8 @@ static const void *make_entry(struct bt *bt, struct bt_block *b, enum bt_entry_k
 /* Anew at the same places: what is as long as before, where addresses have 64 bits before and after. */
 void bt_settle_entries(struct bt *bt, struct bt_block *b)
 {
-	static const enum bt_entry_kind kinds[] = {ENTRY_HOST_CHECK, ENTRY_PARKED_CHECK,
-						   ENTRY_JUMP};
+	static const enum bt_entry_kind kinds[] = {ENTRY_HOST_CHECK, ENTRY_PARKED_CHECK, ENTRY_JUMP,
+						   ENTRY_CALLED_CHECK};
 
 	for (unsigned n = 0; n < sizeof(kinds) / sizeof(kinds[0]); n++) {
 		if (!b->entry[kinds[n]])
@@ -490,8 +509,9 @@ static bool stays_in_page(const struct bt *bt, const struct bt_exit *x, const st
 	return bt_from(bt, x)->page == to->page && !x->far;
 }
 
-/* Where a link from x to the block leads; NULL: there is no room for it. */
-static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_block *to)
+/* Where a link from x to the block leads, by what kind of entry; NULL: there is no room for it. */
+static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_block *to,
+			      enum bt_entry_kind *made)
 {
 	const struct bt_block *from = bt_from(bt, x);
 	const bool sure = stays_in_page(bt, x, to) || bt->pages[to->page].trusted;
@@ -504,9 +524,37 @@ static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_
 	else
 		kind = host ? ENTRY_HOST_CHECK : ENTRY_PARKED_CHECK;
 	const void *entry = bt_entry(bt, to, kind);
+	*made = kind;
 	if (x->loops && from == to)
 		entry = (const uint8_t *)to->main + to->loop;
 	return entry;
+}
+
+/* Has the exit lead to its stub. */
+static void let_go(struct bt *bt, const struct bt_exit *x)
+{
+	if (x->calls)
+		set_jump(bt, bt_veneer_of(bt, x), bt_stub_of(bt, x) + SHADOW_OFF_BYTES + 5);
+	set_jump(bt, bt_jump_of(bt, x), bt_stub_of(bt, x));
+}
+
+/* Has it lead to an entry of the block's. A call goes there at once if it may come on the shadow stack, else by
+ * its veneer. */
+static void aim(struct bt *bt, const struct bt_exit *x, struct bt_block *to, const void *entry,
+		enum bt_entry_kind kind)
+{
+	const void *called = NULL;
+
+	if (!x->calls) {
+		set_jump(bt, bt_jump_of(bt, x), entry);
+		return;
+	}
+	if (entry == to->main)
+		called = bt_entry(bt, to, ENTRY_CALLED);
+	else if (kind == ENTRY_PARKED_CHECK)
+		called = bt_entry(bt, to, ENTRY_CALLED_CHECK);
+	set_jump(bt, bt_veneer_of(bt, x), entry);
+	set_jump(bt, bt_jump_of(bt, x), called ? called : bt_stub_of(bt, x));
 }
 
 static void unlink_from_target(struct bt *bt, struct bt_exit *x)
@@ -529,7 +577,8 @@ void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
 		return;
 	if (bt->stress.on && bt_stress_comes_back(bt))
 		return;
-	const void *entry = link_entry(bt, x, to);
+	enum bt_entry_kind kind;
+	const void *entry = link_entry(bt, x, to, &kind);
 	if (!entry)
 		return;
 	unlink_from_target(bt, x);
@@ -537,18 +586,22 @@ void bt_link(struct bt *bt, struct bt_exit *x, struct bt_block *to)
 	x->next_in = to->in;
 	to->in = (uint32_t)(x - bt->exits) + 1;
 	x->linked = true;
-	set_jump(bt, bt_jump_of(bt, x), entry);
+	aim(bt, x, to, entry, kind);
 }
 
 void bt_settle_link(struct bt *bt, struct bt_exit *x)
 {
 	struct bt_block *to = bt_to(bt, x);
 	const void *entry = NULL;
+	enum bt_entry_kind kind;
 
 	if (x->rip == bt->pages[to->page].gva + to->offset)
-		entry = link_entry(bt, x, to);
+		entry = link_entry(bt, x, to, &kind);
 	x->asleep = !entry;
-	set_jump(bt, bt_jump_of(bt, x), entry ? entry : bt_stub_of(bt, x));
+	if (entry)
+		aim(bt, x, to, entry, kind);
+	else
+		let_go(bt, x);
 }
 
 void bt_settle_page(struct bt *bt, uint32_t page)
@@ -609,13 +662,13 @@ void bt_block_kill(struct bt *bt, struct bt_block *b)
 		next = bt_exit_at(bt, x->next_in);
 		x->linked = x->asleep = false;
 		x->next_in = 0;
-		set_jump(bt, bt_jump_of(bt, x), bt_stub_of(bt, x));
+		let_go(bt, x);
 	}
 	b->in = 0;
 	/* Returns may still come to the block (shadow.c), when what its exits lead to is dead as well. */
 	for (struct bt_exit *x = bt_first_exit(bt, b); x < bt_end_exit(bt, b); x++) {
 		if (x->linked)
-			set_jump(bt, bt_jump_of(bt, x), bt_stub_of(bt, x));
+			let_go(bt, x);
 		unlink_from_target(bt, x);
 	}
 	/* What indirect jumps may still hold: the jump entry leaves to C by its own failed check. A

@@ -330,7 +330,6 @@ void emit_direct(struct trans *t, const struct item *it)
 	case KIND_CALL:
 		direct_push_return(t, it);
 		emit_shadow_call(t, it);
-		emit_direct_exit(t, it->rip + it->i.length + it->i.imm);
 		break;
 	case KIND_CALL_IND:
 		emit_call_indirect(t, it);

@@ -95,6 +95,15 @@ void emit_far_exit(struct trans *t, uint64_t rip)
 		x->far = true;
 }
 
+void emit_call_exit(struct trans *t, uint64_t rip)
+{
+	align_for_patch(&t->e, 1);
+	e_bytes(&t->e, "\xe8\0\0\0\0", 5); /* call */
+	struct bt_exit *x = add_exit(t, rip, t->e.p - 4);
+	if (x)
+		x->calls = true;
+}
+
 static void emit_jcc(struct trans *t, const struct item *it)
 {
 	flags_to_host(t);
@@ -225,7 +234,6 @@ static void emit_call(struct trans *t, const struct item *it)
 	flags_clobber(t, FLAGS_ARITH);
 	push_return(t, it);
 	emit_shadow_call(t, it);
-	emit_direct_exit(t, it->rip + it->i.length + it->i.imm);
 }
 
 /* The target of an indirect branch into T_ADDR. */
@@ -274,7 +282,7 @@ void emit_call_indirect(struct trans *t, const struct item *it)
 	if (wide(t))
 		check_canonical(t, it);
 	push_return(t, it);
-	emit_shadow_call(t, it);
+	emit_shadow_call_on(t, it);
 	if (!stays)
 		e_load(&t->e, T_ADDR, OFF(bt.scratch));
 	emit_indirect(t, it, 0);
@@ -378,7 +386,14 @@ static void cold_exit(struct trans *t, const struct cold *k)
 {
 	struct emit *e = &t->e;
 
+	if (k->exit->calls)
+		while ((e_here(e) + SHADOW_OFF_BYTES + 1) % 64 > 60)
+			e8(e, 0x90);
 	k->exit->stub = (uint32_t)(e_here(e) - (uint64_t)t->bt->code.rx);
+	if (k->exit->calls) {
+		bt_emit_from_shadow(e, k->exit->mode);
+		e_bytes(e, "\xe9\0\0\0\0", 5); /* jmp to what comes next, for now */
+	}
 	e_mov_ri(e, T_ADDR, (uint32_t)(k->exit - t->bt->exits));
 	note_reloc(t, RELOC_EXIT_INDEX, e->p - 4);
 	jmp_thunk(t, k->exit->flags == FLAGS_HOST ? t->bt->thunks.leave_link_host

@@ -223,12 +223,15 @@ static void copy_exits(struct bt *bt, struct bt_arena *a, const struct copy *c)
 				(x->linked ? bt_to(bt, x)->page == c->from->page : x->was_linked);
 		y->loops = x->loops;
 		y->far = x->far;
+		y->calls = x->calls;
 		if (!x->jump)
 			continue;
 		y->jump = moved(bt, c, x->jump);
 		y->stub = x->stub + (uint32_t)c->cold_moved;
 		const uint32_t rel = y->stub - (y->jump + 4);
 		memcpy(bt_jump_of(bt, y), &rel, 4);
+		if (y->calls)
+			memset(bt_veneer_of(bt, y), 0, 4);
 	}
 }
 

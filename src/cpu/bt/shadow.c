@@ -13,12 +13,13 @@
  * (the shadow stack), and a return is one:
  *
  *	call:	(push the guest's return address)
- *		mov r10, rsp ; mov rsp, gs:[shadow] ; call on
+ *		mov r10, rsp ; mov rsp, gs:[shadow] ; call entry
  *		mov gs:[shadow], rsp ; mov rsp, r10	the host returns to here, r11 = where the guest does
  *		cmp r11, rip behind the call ; jne dispatch
  *		jmp (the block there)
- *	on:	mov gs:[shadow], rsp ; mov rsp, r10
- *		jmp (the block called)
+ *
+ *	entry:	mov gs:[shadow], rsp ; mov rsp, r10
+ *		(the block called)
  *
  *	return:	(pop the guest's return address to r11)
  *		mov r10, rsp ; mov rsp, gs:[shadow] ; ret
@@ -196,37 +197,60 @@ static void to_shadow(struct emit *e, unsigned mode)
 	e_load(e, RSP, shadow_of(mode));
 }
 
-static void from_shadow(struct emit *e, unsigned mode)
+void bt_emit_from_shadow(struct emit *e, unsigned mode)
 {
 	e_store(e, shadow_of(mode), RSP);
 	e_mov_rr(e, RSP, T_INDEX);
 }
 
-void emit_shadow_call(struct trans *t, const struct item *it)
+/* What a return comes to: goes on behind the call if that is where it goes. */
+static void emit_landing(struct trans *t, const struct item *it, unsigned mode)
 {
 	struct emit *e = &t->e;
-	const unsigned mode = bt_mode_index(t->bt, t->key);
-	const enum flags_at flags = t->flags;
 	const uint64_t next = it->rip + it->i.length;
 	const uint64_t back = t->key & MODE_KEY_64 ? next : (uint32_t)next;
 
-	if (mode == BT_MODES) {
-		t->failed = true;
-		return;
-	}
-	to_shadow(e, mode);
-	e_bytes(e, "\xe8\0\0\0\0", 5); /* call */
-	uint8_t *on = e->p - 4;
-	from_shadow(e, mode);
+	bt_emit_from_shadow(e, mode);
 	mov_rip(t, T_INDEX, back);
 	e_rr(e, true, 0x39, T_INDEX, T_ADDR); /* cmp r11, r10 */
 	e_jcc(e, CC_NE, t->bt->thunks.dispatch[mode]);
 	note_reloc(t, RELOC_THUNK, e->p - 4);
 	t->flags = FLAGS_PARKED;
 	emit_far_exit(t, back);
+}
+
+static unsigned shadow_mode(struct trans *t)
+{
+	const unsigned mode = bt_mode_index(t->bt, t->key);
+
+	if (mode < BT_MODES)
+		return mode;
+	t->failed = true;
+	return 0;
+}
+
+void emit_shadow_call(struct trans *t, const struct item *it)
+{
+	const unsigned mode = shadow_mode(t);
+
+	to_shadow(&t->e, mode);
+	emit_call_exit(t, it->rip + it->i.length + it->i.imm);
+	emit_landing(t, it, mode);
+}
+
+void emit_shadow_call_on(struct trans *t, const struct item *it)
+{
+	struct emit *e = &t->e;
+	const unsigned mode = shadow_mode(t);
+	const enum flags_at flags = t->flags;
+
+	to_shadow(e, mode);
+	e_bytes(e, "\xe8\0\0\0\0", 5); /* call */
+	uint8_t *on = e->p - 4;
+	emit_landing(t, it, mode);
 	e_patch(e, on);
 	t->flags = flags;
-	from_shadow(e, mode);
+	bt_emit_from_shadow(e, mode);
 }
 
 void emit_shadow_return(struct emit *e, unsigned mode)
@@ -240,7 +264,7 @@ void bt_make_shadow_thunks(struct bt *bt, struct emit *e, unsigned mode)
 	struct bt_thunks *t = &bt->thunks;
 
 	t->stray[mode] = (const void *)e_here(e);
-	from_shadow(e, mode);
+	bt_emit_from_shadow(e, mode);
 	t->dispatch[mode] = (const void *)e_here(e);
 	emit_requests(e);
 	e_jcc(e, CC_NE, t->leave);

@@ -657,7 +657,6 @@ static void span_call(struct trans *t, const struct item *it, int disp)
 	span_store(t, t->key & MODE_KEY_64 ? back : (uint32_t)back, disp);
 	move_sp(t, -(int)word(t));
 	emit_shadow_call(t, it);
-	emit_direct_exit(t, back + it->i.imm);
 }
 
 void emit_spanned(struct trans *t, const struct item *it)

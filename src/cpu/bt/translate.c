@@ -646,6 +646,22 @@ void bt_untranslate(struct soft_cpu *c)
 	a->insns = before->insns;
 }
 
+static enum bt_head head_for(enum bt_variant variant)
+{
+	switch (variant) {
+	case BT_FAR:
+		return HEAD_CHECK;
+	case BT_CALLED:
+		return HEAD_CALL;
+	case BT_FAR_CALLED:
+		return HEAD_CALL_CHECK;
+	case BT_JUMPED:
+		return HEAD_JUMP;
+	default:
+		return HEAD_NONE;
+	}
+}
+
 /* The second and third pass. NULL: no room. */
 static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_variant variant)
 {
@@ -669,10 +685,11 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 	b->flags = (uint8_t)(b->page2 && first->live_before ? FLAGS_PARKED : entry_flags(t));
 	b->bytes = (uint16_t)(end->rip + end->i.length - first->rip);
 	t->flags = (enum flags_at)b->flags;
-	if ((variant == BT_JUMPED || variant == BT_FAR) && !b->page2) {
-		uint8_t *from =
-			bt_emit_head(bt, &t->e, b, variant == BT_FAR ? HEAD_CHECK : HEAD_JUMP);
-		leave_to_c(t, from, first->rip)->in_head = true;
+	const enum bt_head head = b->page2 ? HEAD_NONE : head_for(variant);
+	if (head != HEAD_NONE) {
+		uint8_t *from = bt_emit_head(bt, &t->e, b, head);
+		if (from)
+			leave_to_c(t, from, first->rip)->in_head = true;
 	}
 	b->main = (const void *)e_here(&t->e);
 	if (b->page2) {

@@ -391,7 +391,9 @@ void move_sp(struct trans *t, int by);
 void add_plain_exit(struct trans *t, uint64_t rip, uint8_t *from);
 /* Ends the block by going to rip in the present mode. */
 void emit_direct_exit(struct trans *t, uint64_t rip);
-/* The same, from code that may be run when the code page is somewhere else. */
+/* CALL of what is at rip, on the shadow stack. */
+void emit_call_exit(struct trans *t, uint64_t rip);
+/* Ends the block as emit_direct_exit does, from code that may be run when the code page is somewhere else. */
 void emit_far_exit(struct trans *t, uint64_t rip);
 /* An indirect jump to T_ADDR. Clobbers flags and T_INDEX. */
 void emit_dispatch(struct emit *e, unsigned mode);
@@ -399,8 +401,10 @@ void emit_cold(struct trans *t);
 
 /* ---- shadow.c ---- */
 
-/* A call whose return address was pushed: what follows goes where it calls. Flags and T_ADDR stay. */
+/* A direct call whose return address was pushed, and what it returns to. */
 void emit_shadow_call(struct trans *t, const struct item *it);
+/* An indirect one: what follows goes where it calls. Flags and T_ADDR stay. */
+void emit_shadow_call_on(struct trans *t, const struct item *it);
 /* A return to T_ADDR; flags are parked. */
 void emit_shadow_return(struct emit *e, unsigned mode);
 
