@@ -274,6 +274,37 @@ static struct bt_block *make(struct soft_cpu *c, const struct code_at *at, const
 	return b;
 }
 
+static void link_to(struct bt *bt, struct bt_block *from, uint64_t rip, struct bt_block *to)
+{
+	for (struct bt_exit *x = bt_first_exit(bt, from); x < bt_end_exit(bt, from); x++)
+		if (x->rip == rip && x->jump && x->mode == to->mode && !x->plain)
+			bt_link(bt, x, to);
+}
+
+/* Translates on from b, which was just made, where it is as good as certain that its code goes on: behind calls
+ * and jumps. One trip to C does for all, and the code lies in the order in which it runs. */
+static void make_ahead(struct soft_cpu *c, const struct code_at *at, const uint32_t page[2],
+		       struct bt_block *b)
+{
+	enum { AHEAD = 8 };
+	struct bt *bt = c->translator;
+	const uint32_t flushes = atomic_load(&bt->flushes);
+	struct code_at next = *at;
+	bool full = false;
+
+	for (unsigned n = 0; n < AHEAD; n++) {
+		next.rip = bt_next_rip(c);
+		if (!next.rip || bt_block_find(bt, page[0], next.rip & ~PAGE_MASK, false) ||
+		    !bt_arena_ready(bt, c->bt.arena))
+			return;
+		struct bt_block *to = make(c, &next, page, BT_NEXT, &full);
+		if (!to || flushes != atomic_load(&bt->flushes))
+			return;
+		link_to(bt, b, next.rip, to);
+		b = to;
+	}
+}
+
 /* One attempt; *full: the cache has to be flushed first. NULL otherwise: interpret. */
 static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at,
 				  enum bt_variant variant, bool *full)
@@ -299,7 +330,13 @@ static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at,
 	/* What can be copied is guarded already. */
 	if (!across)
 		b = bt_copy(bt, c->bt.arena, page[0], at->rip & ~PAGE_MASK, plain);
-	return b ? b : make(c, at, page, variant, full);
+	if (b)
+		return b;
+	const uint32_t flushes = atomic_load(&bt->flushes);
+	b = make(c, at, page, variant, full);
+	if (b && !across && !plain && !bt->stress.on)
+		make_ahead(c, at, page, b);
+	return flushes == atomic_load(&bt->flushes) ? b : NULL;
 }
 
 /* The block at s.rip where all is there already: without the lock. NULL: it has to be taken. */

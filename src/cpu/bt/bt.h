@@ -329,12 +329,17 @@ static inline struct bt_exit *bt_exit_at(const struct bt *bt, uint32_t n)
 	return n ? &bt->exits[n - 1] : NULL;
 }
 
-enum { SHADOW_OFF_BYTES = 12 }; /* what bt_emit_from_shadow makes */
+enum {
+	SHADOW_OFF_BYTES = 12, /* what bt_emit_from_shadow makes */
+	JMP_BYTES = 5,
+	JMP_OPCODE = 0xe9,
+	NOP_OPCODE = 0x0f, /* its first byte */
+};
 
 /* A call's stub begins with a veneer: what takes the shadow stack off, and a jump. Where its four bytes are. */
 static inline uint8_t *bt_veneer_of(const struct bt *bt, const struct bt_exit *x)
 {
-	return bt->code.rw + x->stub + SHADOW_OFF_BYTES + 1;
+	return bt->code.rw + x->stub + SHADOW_OFF_BYTES + JMP_BYTES - 4;
 }
 
 /* Where the exit's jump is in the writable view, and where its stub runs. */
@@ -356,6 +361,7 @@ enum bt_variant {
 	BT_CALLED,     /* a call of the first kind, */
 	BT_FAR_CALLED, /* and of the second */
 	BT_JUMPED,     /* perhaps an indirect one */
+	BT_NEXT,       /* what was translated last goes on there, without a jump if it can be so */
 	BT_PLAIN,
 };
 
@@ -368,6 +374,9 @@ struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, 
 struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const uint32_t page[2],
 				     uint64_t rip, enum bt_variant variant,
 				     const uint8_t *const hva_page[2], bool *full);
+/* Where the block that was translated last goes on within its page, whatever its code does but for jumps on
+ * the way: behind a call, or a jump's target; 0: nowhere. */
+uint64_t bt_next_rip(const struct soft_cpu *c);
 /* Gives back what the vCPU's last translation took, which is not published. */
 void bt_untranslate(struct soft_cpu *c);
 
@@ -445,6 +454,8 @@ static inline bool bt_has_code(const struct bt *bt, uint64_t gpa)
 	return page < bt->gpa_pages && atomic_load(&bt->marked[page]);
 }
 struct emit bt_emit_begin(struct code_mem *part, size_t most);
+/* The same right behind what was made there last. */
+struct emit bt_emit_go_on(struct code_mem *part, size_t most);
 const void *bt_emit_end(struct code_mem *part, struct emit *e);
 
 /* ---- arena.c ---- */

@@ -139,6 +139,18 @@ struct emit bt_emit_begin(struct code_mem *part, size_t most)
 	return e;
 }
 
+struct emit bt_emit_go_on(struct code_mem *part, size_t most)
+{
+	const size_t used = part->used;
+	struct emit e = bt_emit_begin(part, most);
+
+	if (e.p) {
+		e.p -= part->used - used;
+		part->used = used;
+	}
+	return e;
+}
+
 const void *bt_emit_end(struct code_mem *part, struct emit *e)
 {
 	if (e->full)
@@ -297,6 +309,20 @@ static void set_jump(struct bt *bt, uint8_t *at, const void *to)
 	uint32_t rel = (uint32_t)((const uint8_t *)to - (run + 4));
 
 	__atomic_store_n((uint32_t *)at, rel, __ATOMIC_RELEASE);
+}
+
+/* A jump to what comes next anyway is a NOP of as many bytes, where no other vCPU may be about to run it. */
+static void set_exit(struct bt *bt, uint8_t *at, const void *to)
+{
+	static const uint8_t nop[JMP_BYTES] = {NOP_OPCODE, 0x1f, 0x44, 0, 0};
+	const uint8_t *next = bt->code.rx + (at - bt->code.rw) + 4;
+
+	if (at[-1] == NOP_OPCODE)
+		at[-1] = JMP_OPCODE;
+	if (to == next && at[-1] == JMP_OPCODE && bt->cpu_count == 1)
+		memcpy(at - 1, nop, sizeof(nop));
+	else
+		set_jump(bt, at, to);
 }
 
 static size_t page_id_offset(const struct bt *bt, uint32_t page)
@@ -534,8 +560,8 @@ static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_
 static void let_go(struct bt *bt, const struct bt_exit *x)
 {
 	if (x->calls)
-		set_jump(bt, bt_veneer_of(bt, x), bt_stub_of(bt, x) + SHADOW_OFF_BYTES + 5);
-	set_jump(bt, bt_jump_of(bt, x), bt_stub_of(bt, x));
+		set_jump(bt, bt_veneer_of(bt, x), bt_stub_of(bt, x) + SHADOW_OFF_BYTES + JMP_BYTES);
+	set_exit(bt, bt_jump_of(bt, x), bt_stub_of(bt, x));
 }
 
 /* Has it lead to an entry of the block's. A call goes there at once if it may come on the shadow stack, else by
@@ -546,7 +572,7 @@ static void aim(struct bt *bt, const struct bt_exit *x, struct bt_block *to, con
 	const void *called = NULL;
 
 	if (!x->calls) {
-		set_jump(bt, bt_jump_of(bt, x), entry);
+		set_exit(bt, bt_jump_of(bt, x), entry);
 		return;
 	}
 	if (entry == to->main)

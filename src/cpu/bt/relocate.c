@@ -229,7 +229,10 @@ static void copy_exits(struct bt *bt, struct bt_arena *a, const struct copy *c)
 		y->jump = moved(bt, c, x->jump);
 		y->stub = x->stub + (uint32_t)c->cold_moved;
 		const uint32_t rel = y->stub - (y->jump + 4);
-		memcpy(bt_jump_of(bt, y), &rel, 4);
+		uint8_t *at = bt_jump_of(bt, y);
+		memcpy(at, &rel, 4);
+		if (at[-1] == NOP_OPCODE)
+			at[-1] = JMP_OPCODE;
 		if (y->calls)
 			memset(bt_veneer_of(bt, y), 0, 4);
 	}

@@ -634,6 +634,25 @@ void bt_tell_perf(struct bt *bt, const struct bt_block *b)
 			bt->mode_keys[p->mode] & MODE_KEY_CPL3 ? "user" : "kernel");
 }
 
+uint64_t bt_next_rip(const struct soft_cpu *c)
+{
+	const struct trans *t = c->bt.arena->trans;
+	const struct item *end = &t->item[t->count - 1];
+	const uint64_t behind = end->rip + end->i.length;
+	uint64_t rip = 0;
+
+	for (const struct item *it = t->item; it < end; it++)
+		if (it->kind == KIND_JCC)
+			return 0;
+	if (!ends_block(end) || end->kind == KIND_CALL || end->kind == KIND_CALL_IND)
+		rip = behind;
+	else if (end->kind == KIND_JUMP)
+		rip = behind + end->i.imm;
+	if (!(t->key & MODE_KEY_64))
+		rip = (uint32_t)rip;
+	return (rip ^ t->item[0].rip) & PAGE_MASK ? 0 : rip;
+}
+
 void bt_untranslate(struct soft_cpu *c)
 {
 	struct bt_arena *a = c->bt.arena;
@@ -671,7 +690,8 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 	struct bt_block *b = bt_block_new(bt, a, page[0], first->rip & ~PAGE_MASK);
 
 	t->b = b;
-	t->e = bt_emit_begin(&a->hot, HOT_MAX);
+	t->e = variant == BT_NEXT ? bt_emit_go_on(&a->hot, HOT_MAX)
+				  : bt_emit_begin(&a->hot, HOT_MAX);
 	if (!b || !t->e.p)
 		return NULL;
 	find_live_flags(t);
