@@ -11,13 +11,6 @@
  * found the parts where they are looked for here: what this does not know, or takes for something else,
  * is decoded every time.
  */
-struct parts {
-	unsigned length; /* 0: not known here */
-	unsigned disp_at, disp_bytes;
-	unsigned imm_at, imm_bytes;
-	bool imm_counts; /* it is part of the key */
-};
-
 /* What follows an opcode (SDM Vol. 2, appendix A). */
 enum {
 	MODRM = 1,
@@ -165,12 +158,12 @@ static uint8_t opcode_at(const uint8_t *b, unsigned *at, bool prefixed)
 }
 
 /* Reads RECALL_BYTES at most. */
-static struct parts find_parts(const uint8_t *b)
+static struct insn_parts find_parts(const uint8_t *b)
 {
-	const struct parts unknown = {0};
+	const struct insn_parts unknown = {0};
 	enum { PREFIXES = 4 };
 	bool narrow = false, wide = false;
-	struct parts p = {0};
+	struct insn_parts p = {0};
 	unsigned at = 0;
 
 	for (; at < PREFIXES; at++) {
@@ -191,7 +184,7 @@ static struct parts find_parts(const uint8_t *b)
 		unsigned base = rm;
 		if (mod != 3 && rm == 4)
 			base = b[at++] & 7;
-		p.disp_at = at;
+		p.disp_at = (uint8_t)at;
 		p.disp_bytes = mod == 1 ? 1 : mod == 2 || (mod == 0 && base == 5) ? 4 : 0;
 		at += p.disp_bytes;
 		imm = imm || (modrm & 0x30) == 0;
@@ -208,12 +201,12 @@ static struct parts find_parts(const uint8_t *b)
 	if ((follows & RELATIVE) && narrow)
 		return unknown;
 	if (imm && bytes) {
-		p.imm_at = at;
-		p.imm_bytes = bytes;
+		p.imm_at = (uint8_t)at;
+		p.imm_bytes = (uint8_t)bytes;
 		p.imm_counts = follows & COUNTS;
 		at += bytes;
 	}
-	p.length = at;
+	p.length = (uint8_t)at;
 	return at <= 15 ? p : unknown;
 }
 
@@ -226,7 +219,7 @@ static bits128 low_bytes(unsigned n)
 	return n < 16 ? ((bits128)1 << 8 * n) - 1 : ~(bits128)0;
 }
 
-static bits128 key_of(const uint8_t *bytes, const struct parts *p)
+static bits128 key_of(const uint8_t *bytes, const struct insn_parts *p)
 {
 	bits128 v;
 
@@ -246,12 +239,13 @@ static uint16_t mode_of(const struct trans *t)
 		MODE_KEY_FS | MODE_KEY_GS | MODE_KEY_SMAP | MODE_KEY_TSD | MODE_KEY_X87);
 }
 
+/* The first of the two that the key may be in. */
 static struct recalled *slot_of(struct trans *t, bits128 key)
 {
 	const uint64_t h = ((uint64_t)key ^ mode_of(t)) * UINT64_C(0x9e3779b97f4a7c15) ^
 			   (uint64_t)(key >> 64) * UINT64_C(0xc2b2ae3d27d4eb4f);
 
-	return &t->recalled[(h >> 40) % RECALLED];
+	return &t->recalled[(h >> 40) % RECALLED & ~UINT64_C(1)];
 }
 
 static uint64_t value(const uint8_t *at, unsigned bytes, bool sign)
@@ -263,26 +257,57 @@ static uint64_t value(const uint8_t *at, unsigned bytes, bool sign)
 	return sign ? (uint64_t)((int64_t)(v << up) >> up) : v;
 }
 
-bool recall(struct trans *t, struct item *it, const uint8_t *bytes)
+/* Does nothing behind it run next? */
+static bool goes_away(const uint8_t *bytes)
 {
-	if (!(t->key & MODE_KEY_64))
+	return bytes[0] == 0xe8 || bytes[0] == 0xe9 || bytes[0] == 0xeb || bytes[0] == 0xc3;
+}
+
+unsigned recall_ahead(struct trans *t, const uint8_t *at, unsigned avail)
+{
+	unsigned n = 0, by = 0;
+
+	while (n < SEEN && avail - by >= RECALL_BYTES) {
+		struct seen *s = &t->seen[n++];
+		memcpy(s->bytes, at + by, sizeof(s->bytes));
+		/* Or the compiler may read it again. */
+		__asm__ volatile("" : "+m"(s->bytes));
+		s->parts = (struct insn_parts){0};
+		if (t->key & MODE_KEY_64)
+			s->parts = find_parts(s->bytes);
+		if (!s->parts.length)
+			break;
+		s->key = key_of(s->bytes, &s->parts);
+		s->slot = slot_of(t, s->key);
+		__builtin_prefetch(s->slot);
+		by += s->parts.length;
+		if (goes_away(s->bytes))
+			break;
+	}
+	return n;
+}
+
+bool recall(const struct trans *t, struct item *it, const struct seen *s)
+{
+	const struct insn_parts *p = &s->parts;
+	const struct recalled *r = s->slot;
+	const uint16_t mode = mode_of(t);
+
+	if (!p->length)
 		return false;
-	const struct parts p = find_parts(bytes);
-	if (!p.length)
-		return false;
-	const bits128 key = key_of(bytes, &p);
-	const struct recalled *r = slot_of(t, key);
-	if (r->key != key || r->mode != mode_of(t))
+	if (r->key != s->key || r->mode != mode)
+		r++;
+	if (r->key != s->key || r->mode != mode)
 		return false;
 	memcpy((uint8_t *)&it->i + INSN_FORM_AT, r->insn, sizeof(r->insn));
 	memcpy((uint8_t *)it + ITEM_FORM_AT, r->item, sizeof(r->item));
 	it->i.fn = NULL;
 	it->i.aux = NULL;
 	it->d = NULL;
-	memcpy(it->i.bytes, bytes, sizeof(it->i.bytes));
-	it->i.disp = p.disp_bytes ? (int64_t)value(bytes + p.disp_at, p.disp_bytes, true) : 0;
-	it->i.imm = p.imm_bytes ? value(bytes + p.imm_at, p.imm_bytes, r->imm_signed)
-				: r->imm_implied;
+	memcpy(it->i.bytes, s->bytes, sizeof(it->i.bytes));
+	it->i.disp = p->disp_bytes ? (int64_t)value(s->bytes + p->disp_at, p->disp_bytes, true) : 0;
+	it->i.imm = p->imm_bytes ? value(s->bytes + p->imm_at, p->imm_bytes, r->imm_signed)
+				 : r->imm_implied;
 	return true;
 }
 
@@ -303,7 +328,7 @@ void remember_item(struct trans *t, const struct item *it)
 	if (!(t->key & MODE_KEY_64) || it->kind == KIND_HELPER || it->kind == KIND_HELPER_END)
 		return;
 	memcpy(bytes, it->i.bytes, it->i.length);
-	const struct parts p = find_parts(bytes);
+	const struct insn_parts p = find_parts(bytes);
 	const ZydisDecodedOperandImm *imm = p.imm_bytes ? immediate(&t->d) : NULL;
 	if (p.length != it->i.length || z->raw.disp.size != 8 * p.disp_bytes ||
 	    (p.disp_bytes && z->raw.disp.offset != p.disp_at) ||
@@ -317,6 +342,7 @@ void remember_item(struct trans *t, const struct item *it)
 		return;
 	const bits128 key = key_of(bytes, &p);
 	struct recalled *r = slot_of(t, key);
+	r[1] = r[0]; /* what came before the last goes */
 	r->key = key;
 	r->mode = mode_of(t);
 	r->imm_signed = imm && imm->is_signed;

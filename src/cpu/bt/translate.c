@@ -428,12 +428,39 @@ bool ends_block(const struct item *it)
 	}
 }
 
+static bool decode_bytes(struct trans *t, struct item *it, const uint8_t *bytes, unsigned avail)
+{
+	const enum insn_mode mode = t->key & MODE_KEY_64 ? MODE_64 : MODE_32;
+
+	memset(it, 0, sizeof(*it));
+	if (insn_decode(mode, t->c->vendor_amd, bytes, avail, &t->d, &it->i) < 0)
+		return false;
+	classify(t, it);
+	return true;
+}
+
+static void add_item(struct trans *t, uint64_t rip)
+{
+	t->item[t->count++].rip = rip;
+}
+
 /* A device may be writing to the guest's memory meanwhile: an instruction is read once and judged by what
  * was read, or one would be judged and another copied. */
+static bool decode_seen(struct trans *t, uint64_t rip, const struct seen *s)
+{
+	struct item *it = &t->item[t->count];
+
+	if (!recall(t, it, s)) {
+		if (!decode_bytes(t, it, s->bytes, sizeof(s->bytes)))
+			return false;
+		remember_item(t, it);
+	}
+	add_item(t, rip);
+	return true;
+}
+
 static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *at, unsigned avail)
 {
-	enum insn_mode mode = t->key & MODE_KEY_64 ? MODE_64 : MODE_32;
-	struct item *it = &t->item[t->count];
 	uint8_t bytes[RECALL_BYTES];
 
 	if (avail > sizeof(bytes))
@@ -441,16 +468,9 @@ static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *at, unsign
 	memcpy(bytes, at, avail);
 	/* Or the compiler may read it again. */
 	__asm__ volatile("" : "+m"(bytes));
-	if (!(avail >= RECALL_BYTES && recall(t, it, bytes))) {
-		memset(it, 0, sizeof(*it));
-		if (insn_decode(mode, t->c->vendor_amd, bytes, avail, &t->d, &it->i) < 0)
-			return false;
-		classify(t, it);
-		if (avail >= RECALL_BYTES)
-			remember_item(t, it);
-	}
-	it->rip = rip;
-	t->count++;
+	if (!decode_bytes(t, &t->item[t->count], bytes, avail))
+		return false;
+	add_item(t, rip);
 	return true;
 }
 
@@ -460,14 +480,22 @@ enum { JUMPS_MAX = 4 };
 
 static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
 {
-	unsigned at = rip & ~PAGE_MASK, jumps = 0;
+	unsigned at = rip & ~PAGE_MASK, jumps = 0, seen = 0, next = 0;
 	unsigned most = t->bt->stress.on ? bt_stress_items(t->bt, ITEMS_MAX) : ITEMS_MAX;
 
 	while (t->count < most && at < MEM_PAGE_BYTES) {
 		const struct item *it = &t->item[t->count];
+		const unsigned avail = MEM_PAGE_BYTES - at;
 
-		if (!decode_item(t, rip, hva_page + at, MEM_PAGE_BYTES - at))
+		if (next == seen) {
+			seen = recall_ahead(t, hva_page + at, avail);
+			next = 0;
+		}
+		if (seen ? !decode_seen(t, rip, &t->seen[next++])
+			 : !decode_item(t, rip, hva_page + at, avail))
 			break;
+		if (seen && t->seen[next - 1].parts.length != it->i.length)
+			next = seen; /* what was read behind it is none */
 		at += it->i.length;
 		rip += it->i.length;
 		jumps += it->kind == KIND_JCC;

@@ -163,6 +163,21 @@ struct recalled {
 };
 static_assert(sizeof(struct recalled) == 64, "a cache line");
 
+/* An instruction that has been read, but not decoded yet; see recall.c. */
+struct insn_parts {
+	uint8_t length; /* 0: not known here */
+	uint8_t disp_at, disp_bytes;
+	uint8_t imm_at, imm_bytes;
+	bool imm_counts; /* it is part of the key */
+};
+enum { RECALL_BYTES = 16, SEEN = 8 };
+struct seen {
+	unsigned __int128 key;
+	struct recalled *slot;
+	uint8_t bytes[RECALL_BYTES];
+	struct insn_parts parts;
+};
+
 /* A block being translated. */
 struct trans {
 	struct bt *bt;
@@ -178,6 +193,7 @@ struct trans {
 	struct item item[ITEMS_MAX];
 	struct decoded d; /* of the last that was decoded */
 	struct recalled recalled[RECALLED];
+	struct seen seen[SEEN];
 	struct span span[BT_SPANS];
 	unsigned spans;
 	struct loop loop;
@@ -237,10 +253,12 @@ void item_select(struct trans *t, struct item *it);
 
 /* ---- recall.c ---- */
 
+/* Reads the next few instructions into t->seen, and has what is known of them brought near; returns how many. None
+ * where less than RECALL_BYTES are left. */
+unsigned recall_ahead(struct trans *t, const uint8_t *at, unsigned avail);
 /* How an instruction of 64-bit code came out before, of the same bytes but for its displacement and its
- * immediate. At least RECALL_BYTES can be read. False: it has to be decoded. */
-enum { RECALL_BYTES = 16 };
-bool recall(struct trans *t, struct item *it, const uint8_t *bytes);
+ * immediate. False: it has to be decoded. */
+bool recall(const struct trans *t, struct item *it, const struct seen *s);
 /* Keeps what became of the item that was just decoded. */
 void remember_item(struct trans *t, const struct item *it);
 
