@@ -241,7 +241,7 @@ static uint32_t page_at(struct soft_cpu *c, const struct code_at *at, unsigned n
 /* Translates what is at a place where there is no block; the lock is held, and let go meanwhile. *full: the
  * cache has to be flushed first. NULL otherwise: interpret, or look again after a flush. */
 static struct bt_block *make(struct soft_cpu *c, const struct code_at *at, const uint32_t page[2],
-			     enum bt_variant variant, bool *full)
+			     struct bt_way way, bool *full)
 {
 	struct bt *bt = c->translator;
 	const uint32_t flushes = atomic_load(&bt->flushes);
@@ -249,8 +249,8 @@ static struct bt_block *make(struct soft_cpu *c, const struct code_at *at, const
 
 	if (bt_begin_making(c, at->gpa)) {
 		bt_unlock(c);
-		b = page[1] ? bt_translate_across(bt, c, page, at->rip, variant, at->hva, full)
-			    : bt_translate(bt, c, page[0], at->rip, variant, at->hva[0], full);
+		b = page[1] ? bt_translate_across(bt, c, page, at->rip, way, at->hva, full)
+			    : bt_translate(bt, c, page[0], at->rip, way, at->hva[0], full);
 		bt_lock(c);
 	}
 	bt_end_making(c);
@@ -260,7 +260,7 @@ static struct bt_block *make(struct soft_cpu *c, const struct code_at *at, const
 	}
 	if (!b)
 		return NULL;
-	other = bt_block_find(bt, page[0], at->rip & ~PAGE_MASK, variant == BT_PLAIN);
+	other = bt_block_find(bt, page[0], at->rip & ~PAGE_MASK, way.variant == BT_PLAIN);
 	if (c->bt.stale || other) {
 		bt_untranslate(c);
 		return c->bt.stale ? NULL : other;
@@ -274,11 +274,15 @@ static struct bt_block *make(struct soft_cpu *c, const struct code_at *at, const
 	return b;
 }
 
-static void link_to(struct bt *bt, struct bt_block *from, uint64_t rip, struct bt_block *to)
+/* The last way from b to rip that is still to be linked. */
+static struct bt_exit *exit_to(struct bt *bt, struct bt_block *b, uint64_t rip)
 {
-	for (struct bt_exit *x = bt_first_exit(bt, from); x < bt_end_exit(bt, from); x++)
-		if (x->rip == rip && x->jump && x->mode == to->mode && !x->plain)
-			bt_link(bt, x, to);
+	struct bt_exit *x = bt_end_exit(bt, b);
+
+	while (x-- > bt_first_exit(bt, b))
+		if (x->rip == rip && x->jump && x->mode == b->mode && !x->plain && !x->linked)
+			return x;
+	return NULL;
 }
 
 /* Translates on from b, which was just made, where it is as good as certain that its code goes on: behind calls
@@ -297,20 +301,22 @@ static void make_ahead(struct soft_cpu *c, const struct code_at *at, const uint3
 		if (!next.rip || bt_block_find(bt, page[0], next.rip & ~PAGE_MASK, false) ||
 		    !bt_arena_ready(bt, c->bt.arena))
 			return;
-		struct bt_block *to = make(c, &next, page, BT_NEXT, &full);
-		if (!to || flushes != atomic_load(&bt->flushes))
+		struct bt_exit *x = exit_to(bt, b, next.rip);
+		if (!x)
 			return;
-		link_to(bt, b, next.rip, to);
-		b = to;
+		b = make(c, &next, page, (struct bt_way){BT_NEXT, (enum flags_at)x->flags}, &full);
+		if (!b || flushes != atomic_load(&bt->flushes))
+			return;
+		bt_link(bt, x, b);
 	}
 }
 
 /* One attempt; *full: the cache has to be flushed first. NULL otherwise: interpret. */
-static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at,
-				  enum bt_variant variant, bool *full)
+static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at, struct bt_way way,
+				  bool *full)
 {
 	struct bt *bt = c->translator;
-	const bool plain = variant == BT_PLAIN;
+	const bool plain = way.variant == BT_PLAIN;
 	bool across = at->gpa[1] != UINT64_MAX;
 	uint32_t page[2] = {page_at(c, at, 0), across ? page_at(c, at, 1) : 0};
 
@@ -333,7 +339,7 @@ static struct bt_block *find_once(struct soft_cpu *c, const struct code_at *at,
 	if (b)
 		return b;
 	const uint32_t flushes = atomic_load(&bt->flushes);
-	b = make(c, at, page, variant, full);
+	b = make(c, at, page, way, full);
 	if (b && !across && !plain && !bt->stress.on)
 		make_ahead(c, at, page, b);
 	return flushes == atomic_load(&bt->flushes) ? b : NULL;
@@ -361,8 +367,6 @@ static const void *find_made(struct soft_cpu *c, const struct code_at *at)
 static enum bt_variant variant_for(const struct soft_cpu *c, const struct code_at *at,
 				   const struct bt_exit *x)
 {
-	if (!x)
-		return BT_JUMPED;
 	if (x->plain)
 		return BT_PLAIN;
 	const uint64_t from = c->translator->pages[bt_from(c->translator, x)->page].gva;
@@ -371,6 +375,14 @@ static enum bt_variant variant_for(const struct soft_cpu *c, const struct code_a
 	if (x->flags == FLAGS_HOST)
 		return BT_NEAR;
 	return x->calls ? BT_FAR_CALLED : BT_FAR;
+}
+
+static struct bt_way way_by(const struct soft_cpu *c, const struct code_at *at,
+			    const struct bt_exit *x)
+{
+	if (!x)
+		return (struct bt_way){BT_JUMPED, FLAGS_DEAD};
+	return (struct bt_way){variant_for(c, at, x), (enum flags_at)x->flags};
 }
 
 /* Where to enter for s.rip, by the cache or a new translation; NULL: interpret, or look again. */
@@ -385,9 +397,9 @@ static const void *find_slowly(struct soft_cpu *c, const struct code_at *at, boo
 
 	bt_lock(c);
 	struct bt_exit *x = k->exit; /* a flush while waiting has cleared it */
-	const enum bt_variant variant = variant_for(c, at, link ? x : NULL);
+	const struct bt_way way = way_by(c, at, link ? x : NULL);
 	if (k->mode_known)
-		b = find_once(c, at, variant, &full);
+		b = find_once(c, at, way, &full);
 	if (full)
 		bt_flush_all(bt, c);
 	x = k->exit; /* likewise */
@@ -397,7 +409,7 @@ static const void *find_slowly(struct soft_cpu *c, const struct code_at *at, boo
 		/* Where a direct jump leads there may never be an indirect one. */
 		if (link && x)
 			bt_link(bt, x, b);
-		else if (variant != BT_PLAIN)
+		else if (way.variant != BT_PLAIN)
 			remember(c, b, at->rip, where);
 	}
 	/* The page's last bytes are not a whole instruction, or are known to be the begin of one

@@ -365,14 +365,20 @@ enum bt_variant {
 	BT_PLAIN,
 };
 
+/* How a block is come to for the first time. */
+struct bt_way {
+	enum bt_variant variant;
+	enum flags_at flags; /* DEAD: not known */
+};
+
 /* Translates the block at rip, whose page is mapped at hva, in the vCPU's arena, where there is room
  * (bt_arena_ready); the lock need not be held. NULL when its first instruction cannot be translated or
  * there is no room after all (*full is then set), and nothing has been taken. */
 struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, uint64_t rip,
-			      enum bt_variant variant, const uint8_t *hva_page, bool *full);
+			      struct bt_way way, const uint8_t *hva_page, bool *full);
 /* The same where the first instruction goes on in a second page. */
 struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const uint32_t page[2],
-				     uint64_t rip, enum bt_variant variant,
+				     uint64_t rip, struct bt_way way,
 				     const uint8_t *const hva_page[2], bool *full);
 /* Where the block that was translated last goes on within its page, whatever its code does but for jumps on
  * the way: behind a call, or a jump's target; 0: nowhere. */

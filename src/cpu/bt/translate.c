@@ -540,11 +540,14 @@ static bool clobbers_flags(const struct item *it)
 	}
 }
 
-/* What the block wants of the flags when it is entered. */
-static enum flags_at entry_flags(const struct trans *t)
+/* What the block wants of the flags when it is entered: nothing, or as it gets them first, or else as it needs
+ * them first. */
+static enum flags_at entry_flags(const struct trans *t, enum flags_at come)
 {
 	if (!t->item[0].live_before)
 		return FLAGS_DEAD;
+	if (come == FLAGS_HOST || come == FLAGS_PARKED)
+		return come;
 	for (unsigned n = 0; n < t->count; n++) {
 		if (clobbers_flags(&t->item[n]))
 			return FLAGS_PARKED;
@@ -710,7 +713,7 @@ static enum bt_head head_for(enum bt_variant variant)
 }
 
 /* The second and third pass. NULL: no room. */
-static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_variant variant)
+static struct bt_block *finish(struct trans *t, const uint32_t page[2], struct bt_way way)
 {
 	struct bt *bt = t->bt;
 	struct bt_arena *a = t->a;
@@ -718,22 +721,23 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 	struct bt_block *b = bt_block_new(bt, a, page[0], first->rip & ~PAGE_MASK);
 
 	t->b = b;
-	t->e = variant == BT_NEXT ? bt_emit_go_on(&a->hot, HOT_MAX)
-				  : bt_emit_begin(&a->hot, HOT_MAX);
+	t->e = way.variant == BT_NEXT ? bt_emit_go_on(&a->hot, HOT_MAX)
+				      : bt_emit_begin(&a->hot, HOT_MAX);
 	if (!b || !t->e.p)
 		return NULL;
 	find_live_flags(t);
-	b->plain = variant == BT_PLAIN;
+	b->plain = way.variant == BT_PLAIN;
 	t->direct = (t->key & MODE_KEY_WINDOW) && !b->plain && !direct_is_near_slice(first->rip);
 	t->sites = t->homes = 0;
 	t->minds = false;
 	plan_spans(t);
 	b->mode = bt->pages[page[0]].mode;
 	b->page2 = page[1];
-	b->flags = (uint8_t)(b->page2 && first->live_before ? FLAGS_PARKED : entry_flags(t));
+	b->flags = (uint8_t)(b->page2 && first->live_before ? FLAGS_PARKED
+							    : entry_flags(t, way.flags));
 	b->bytes = (uint16_t)(end->rip + end->i.length - first->rip);
 	t->flags = (enum flags_at)b->flags;
-	const enum bt_head head = b->page2 ? HEAD_NONE : head_for(variant);
+	const enum bt_head head = b->page2 ? HEAD_NONE : head_for(way.variant);
 	if (head != HEAD_NONE) {
 		uint8_t *from = bt_emit_head(bt, &t->e, b, head);
 		if (from)
@@ -768,7 +772,7 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], enum bt_
 }
 
 struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, uint64_t rip,
-			      enum bt_variant variant, const uint8_t *hva_page, bool *full)
+			      struct bt_way way, const uint8_t *hva_page, bool *full)
 {
 	struct trans *t = begin(bt, c, page);
 
@@ -776,7 +780,7 @@ struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, 
 	decode(t, rip, hva_page);
 	if (!t->count)
 		return NULL;
-	struct bt_block *b = finish(t, (const uint32_t[2]){page, 0}, variant);
+	struct bt_block *b = finish(t, (const uint32_t[2]){page, 0}, way);
 	*full = !b;
 	if (!b)
 		bt_untranslate(c);
@@ -784,7 +788,7 @@ struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, 
 }
 
 struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const uint32_t page[2],
-				     uint64_t rip, enum bt_variant variant,
+				     uint64_t rip, struct bt_way way,
 				     const uint8_t *const hva_page[2], bool *full)
 {
 	struct trans *t = begin(bt, c, page[0]);
@@ -799,7 +803,7 @@ struct bt_block *bt_translate_across(struct bt *bt, struct soft_cpu *c, const ui
 	/* A loop that lies across two pages is one block, too. */
 	if (!ends_block(&t->item[0]))
 		decode(t, rip + t->item[0].i.length, hva_page[1]);
-	struct bt_block *b = finish(t, page, variant);
+	struct bt_block *b = finish(t, page, way);
 	*full = !b;
 	if (!b)
 		bt_untranslate(c);
