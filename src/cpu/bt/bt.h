@@ -443,7 +443,7 @@ void bt_settle_link(struct bt *bt, struct bt_exit *x);
 void bt_settle_page(struct bt *bt, uint32_t page);
 /* The same for the entries of a block that has moved. */
 void bt_settle_entries(struct bt *bt, struct bt_block *b);
-/* The exits of a new block that lead to blocks of its own page. */
+/* The exits of a new block that lead to blocks of its own page, or of pages that need no check. */
 void bt_link_known(struct bt *bt, struct bt_block *b);
 const void *bt_entry(struct bt *bt, struct bt_block *b, enum bt_entry_kind kind);
 /* The entries, right before the main one, of a block that is being made. Returns the jump to where the code
@@ -564,6 +564,8 @@ void bt_window_add_cpu(struct bt *bt, struct soft_cpu *c);
 void bt_window_forget_blocks(struct bt *bt);
 /* The code page has just been found to be mapped for user code in the window; the lock is held. */
 void bt_window_trust(struct soft_cpu *c, uint32_t page);
+/* The code page at gva if links trust it, or 0; the lock is held. */
+uint32_t bt_window_trusted(const struct bt *bt, uint64_t gva, unsigned mode);
 /* Finds the block by addresses in it from now on; the lock is held. */
 void bt_window_list(struct bt *bt, struct bt_block *b);
 /* Does user code that is about to run find its memory in the window? Makes what is stale right. */

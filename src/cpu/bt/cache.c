@@ -640,12 +640,17 @@ void bt_settle_page(struct bt *bt, uint32_t page)
 
 void bt_link_known(struct bt *bt, struct bt_block *b)
 {
-	const uint64_t page = bt->pages[b->page].gva;
+	const uint64_t gva = bt->pages[b->page].gva;
 
 	for (struct bt_exit *x = bt_first_exit(bt, b); x < bt_end_exit(bt, b); x++) {
-		if (!x->jump || x->mode != b->mode || (x->rip & PAGE_MASK) != page)
+		if (!x->jump || x->mode != b->mode)
 			continue;
-		struct bt_block *to = bt_block_find(bt, b->page, x->rip & ~PAGE_MASK, x->plain);
+		const uint64_t there = x->rip & PAGE_MASK;
+		const uint32_t page = there == gva ? b->page
+						   : bt_window_trusted(bt, there, x->mode);
+		if (!page)
+			continue;
+		struct bt_block *to = bt_block_find(bt, page, x->rip & ~PAGE_MASK, x->plain);
 		if (to)
 			bt_link(bt, x, to);
 	}

@@ -37,6 +37,16 @@ void bt_window_trust(struct soft_cpu *c, uint32_t page)
 	bt_settle_page(bt, page);
 }
 
+uint32_t bt_window_trusted(const struct bt *bt, uint64_t gva, unsigned mode)
+{
+	if (!bt->window || !(bt->mode_keys[mode] & MODE_KEY_WINDOW))
+		return 0;
+	uint32_t id = *slot_of(bt->window, gva);
+	while (id && (bt->pages[id].gva != gva || bt->pages[id].mode != mode))
+		id = bt->pages[id].next_trusted;
+	return id;
+}
+
 static void forget(struct bt *bt, struct bt_window *w, uint32_t page)
 {
 	struct bt_page *p = &bt->pages[page];
