@@ -43,6 +43,7 @@ struct node {
 	uint16_t offset; /* in the code pages, after layout */
 	/* Arithmetic flags, as far as the decoder says; a branch wants them all. */
 	uint16_t flags_read, flags_written;
+	bool flags_end; /* what comes next is not known */
 };
 
 struct program {

@@ -10,7 +10,7 @@
  * page tables with their accessed and dirty bits, and how the run ended.
  *
  * One thing may differ: arithmetic flags pushed by a fault, as far as nothing between the faulting
- * instruction and the end of its block reads them before they are overwritten. The translator does not
+ * instruction and the next jump reads them. The translator does not
  * keep such flags over a memory access (probe.c). A handler that goes back to the instruction can
  * never see it; the little kernel, which goes on behind it, clears them.
  *

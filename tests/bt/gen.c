@@ -887,8 +887,12 @@ static void note_flags(struct program *p)
 		struct node *n = &p->node[k];
 		n->flags_read = FLAGS_ARITH_MASK;
 		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(forms_decoder(p->mode32), n->bytes,
-							 n->length, &z, op)) ||
-		    z.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
+							 n->length, &z, op)))
+			continue;
+		/* What a jump leads to may want flags or not. */
+		n->flags_end = z.meta.category == ZYDIS_CATEGORY_COND_BR ||
+			       z.mnemonic == ZYDIS_MNEMONIC_JMP;
+		if (z.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && !n->flags_end)
 			continue;
 		const ZydisAccessedFlags *f = z.cpu_flags;
 		n->flags_read = f ? (uint16_t)(f->tested & FLAGS_ARITH_MASK) : 0;
@@ -1045,7 +1049,7 @@ uint32_t program_live_flags(const struct program *p, unsigned node)
 			continue;
 		live |= n->flags_read & unknown;
 		unknown &= ~(uint32_t)n->flags_written;
-		if (n->flags_read == FLAGS_ARITH_MASK)
+		if (n->flags_read == FLAGS_ARITH_MASK || n->flags_end)
 			break;
 	}
 	return live;

@@ -16,7 +16,8 @@ ulong other_sp;
 /* RDI: an argument, RSI: the stack to run on; the result in RAX. */
 ulong on_stack(ulong arg, ulong *top, void (*code)(void));
 void deep(void), unreturned(void), uncalled(void), elsewhere(void), tail(void), turns(void);
-void changed(void), changed_twice(void);
+void changed(void), changed_twice(void), compared(void), known(void);
+extern volatile u16 wants_flags;
 asm(".pushsection .data\n" /* writable */
     ".balign 4096\n"
     "on_stack:\n"
@@ -100,6 +101,24 @@ asm(".pushsection .data\n" /* writable */
     "changed_twice:\n"
     "	call change_both\n"
     "behind_both: mov $0x22222222, %eax\n"
+    "	ret\n"
+    /* RDI below 5? The code behind the jump overwrites flags before it asks, or it does not. */
+    "known:\n"
+    "	cmp %eax, %eax\n"
+    "	setb %al\n"
+    "	ret\n"
+    ".balign 64\n"
+    "compared:\n"
+    "	lea stack(%rip), %rdx\n"
+    "	cmp $5, %rdi\n"
+    "	mov (%rdx), %rcx\n"
+    "	jmp 1f\n"
+    "	ud2\n"
+    ".balign 64\n"
+    "1:\n"
+    "wants_flags:\n"
+    "	cmp %eax, %eax\n"
+    "	setb %al\n"
     "	ret\n"
     ".balign 4096\n"
     "change:\n"
@@ -194,6 +213,14 @@ int main(void)
 		good = good && go(changed_twice, n) == n && go(deep, n % 90) == n % 90;
 	}
 	check("the same, with other calls between", good);
+	good = go(known, 0) == 0; /* so that the translator knows this comparison */
+	for (u32 n = 0; n < 2000; n++) {
+		const bool wants = n / 40 % 2;
+		if (n % 40 == 0)
+			wants_flags = wants ? 0x9090 /* nop; nop */ : 0xc039;
+		good = good && go(compared, n % 10) == (wants && n % 10 < 5);
+	}
+	check("flags for code that changes behind a jump", good);
 	group("interrupted");
 	interrupted();
 	finish();

@@ -32,7 +32,8 @@
  *
  * One thing is less precise than on the processor: flags that the code ahead overwrites before
  * anything reads them need not be right when a fault comes in between. The handler sees others in
- * the saved RFLAGS; the program, when it goes on at the faulting instruction, sees none of it.
+ * the saved RFLAGS; the program, when it goes on at the faulting instruction, sees none of it. (That code may
+ * lie behind a jump: live.c.)
  * Nor are x87's last-instruction pointers kept by copied instructions, which run only while all x87
  * exceptions are masked: they read as zero.
  *
@@ -150,6 +151,8 @@ struct bt_block {
 	uint32_t page;	 /* id */
 	uint16_t offset; /* in the page */
 	uint16_t bytes;
+	uint16_t needs_from,
+		needs_to; /* bytes of the page that it was made from, its own among them */
 	uint8_t mode;
 	uint8_t flags; /* what the main entry wants: FLAGS_DEAD (nothing), HOST or PARKED */
 	bool dead;     /* invalidated */

@@ -276,6 +276,7 @@ bool bt_block_publish(struct bt *bt, struct bt_arena *a, struct bt_block *b)
 			return false;
 		rest->owner = b;
 		rest->bytes = (uint16_t)(b->offset + b->bytes - MEM_PAGE_BYTES);
+		rest->needs_to = rest->bytes;
 		list_in_page(bt, rest);
 	}
 	b->next_hash = *slot;
@@ -542,7 +543,8 @@ static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_
 	const struct bt_block *from = bt_from(bt, x);
 	const bool sure = stays_in_page(bt, x, to) || bt->pages[to->page].trusted;
 	const bool host = x->flags == FLAGS_HOST ||
-			  (x->flags == FLAGS_BOTH && to->flags == FLAGS_HOST && sure);
+			  ((x->flags == FLAGS_BOTH || x->flags == FLAGS_DEAD) &&
+			   to->flags == FLAGS_HOST && sure);
 	enum bt_entry_kind kind;
 
 	if (sure)
@@ -735,7 +737,7 @@ bool bt_invalidate(struct bt *bt, uint64_t gpa, unsigned len)
 		next = b->next_in_gpa_page;
 		if (b->dead || (b->owner && b->owner->dead))
 			continue;
-		if (b->offset < from + len && from < (unsigned)b->offset + b->bytes) {
+		if (b->needs_from < from + len && from < b->needs_to) {
 			bt_block_kill(bt, b->owner ? b->owner : b);
 			any = true;
 		} else {

@@ -282,6 +282,8 @@ static struct bt_block *copy_one(struct bt *bt, struct bt_arena *a, uint32_t pag
 
 	struct bt_block *b = c.to;
 	b->bytes = from->bytes;
+	b->needs_from = from->needs_from;
+	b->needs_to = from->needs_to;
 	b->mode = from->mode;
 	b->flags = from->flags;
 	b->plain = from->plain;

@@ -504,60 +504,6 @@ static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
 	}
 }
 
-static void find_live_flags(struct trans *t)
-{
-	uint32_t live = FLAGS_ARITH;
-
-	for (unsigned n = t->count; n-- > 0;) {
-		struct item *it = &t->item[n];
-
-		if (ends_block(it) || it->kind == KIND_JCC)
-			live = FLAGS_ARITH;
-		it->live_after = live;
-		if (it->kind == KIND_HELPER || it->kind == KIND_PUSHF || ends_block(it) ||
-		    it->kind == KIND_JCC)
-			live = FLAGS_ARITH;
-		else if (it->kind != KIND_NOP && it->kind != KIND_PREFETCH)
-			live = (live & ~it->flags_written) | it->flags_read;
-		it->live_before = live;
-	}
-}
-
-static bool clobbers_flags(const struct item *it)
-{
-	switch (it->kind) {
-	case KIND_COPY:
-	case KIND_LEA:
-	case KIND_NOP:
-	case KIND_INC_DEC:
-	case KIND_SWAPGS:
-	case KIND_MOV_SELECTOR:
-	case KIND_JUMP:
-	case KIND_JCC:
-		return it->needs;
-	default:
-		return true;
-	}
-}
-
-/* What the block wants of the flags when it is entered: nothing, or as it gets them first, or else as it needs
- * them first. */
-static enum flags_at entry_flags(const struct trans *t, enum flags_at come)
-{
-	if (!t->item[0].live_before)
-		return FLAGS_DEAD;
-	if (come == FLAGS_HOST || come == FLAGS_PARKED)
-		return come;
-	for (unsigned n = 0; n < t->count; n++) {
-		if (clobbers_flags(&t->item[n]))
-			return FLAGS_PARKED;
-		if (t->item[n].flags_read || t->item[n].flags_written ||
-		    t->item[n].kind == KIND_JCC)
-			return FLAGS_HOST;
-	}
-	return FLAGS_HOST;
-}
-
 /* Where the jump or call leads, and to where it is or before that? */
 static bool goes_back(const struct trans *t, const struct item *it)
 {
@@ -651,6 +597,7 @@ static struct trans *begin(struct bt *bt, struct soft_cpu *c, uint32_t page)
 	t->failed = false;
 	t->count = t->colds = t->relocs = 0;
 	t->may_move = bt_may_move(bt, page);
+	t->hva_page = NULL;
 	t->in_cold = false;
 	return t;
 }
@@ -736,6 +683,10 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], struct b
 	b->flags = (uint8_t)(b->page2 && first->live_before ? FLAGS_PARKED
 							    : entry_flags(t, way.flags));
 	b->bytes = (uint16_t)(end->rip + end->i.length - first->rip);
+	b->needs_from = t->needs_from < b->offset ? t->needs_from : b->offset;
+	b->needs_to = (uint16_t)(b->offset + b->bytes);
+	if (t->needs_to > b->needs_to)
+		b->needs_to = t->needs_to;
 	t->flags = (enum flags_at)b->flags;
 	const enum bt_head head = b->page2 ? HEAD_NONE : head_for(way.variant);
 	if (head != HEAD_NONE) {
@@ -777,6 +728,7 @@ struct bt_block *bt_translate(struct bt *bt, struct soft_cpu *c, uint32_t page, 
 	struct trans *t = begin(bt, c, page);
 
 	*full = false;
+	t->hva_page = hva_page;
 	decode(t, rip, hva_page);
 	if (!t->count)
 		return NULL;

@@ -129,6 +129,7 @@ struct item {
 	uint64_t rip;
 	const struct decoded *d; /* while it is classified, else NULL */
 	uint16_t live_before, live_after;
+	uint16_t live_there; /* of a direct jump: where it leads */
 	uint16_t
 		small; /* of its operand's address: registers that hold small numbers (struct known) */
 	int8_t span;   /* that its access is in, or -1 */
@@ -191,7 +192,10 @@ struct trans {
 	bool failed;	/* out of some resource */
 	unsigned count;
 	struct item item[ITEMS_MAX];
-	struct decoded d; /* of the last that was decoded */
+	struct decoded d;	 /* of the last that was decoded */
+	const uint8_t *hva_page; /* that all of it is in; NULL: there are two */
+	uint16_t live_next;	 /* behind the last item */
+	uint16_t needs_from, needs_to;
 	struct recalled recalled[RECALLED];
 	struct seen seen[SEEN];
 	struct span span[BT_SPANS];
@@ -261,6 +265,16 @@ unsigned recall_ahead(struct trans *t, const uint8_t *at, unsigned avail);
 bool recall(const struct trans *t, struct item *it, const struct seen *s);
 /* Keeps what became of the item that was just decoded. */
 void remember_item(struct trans *t, const struct item *it);
+
+/* ---- live.c ---- */
+
+/* Which flags are wanted before and after each item. */
+void find_live_flags(struct trans *t);
+/* Does its translation clobber them? */
+bool clobbers_flags(const struct item *it);
+/* What the block wants of the flags when it is entered: nothing, or as it gets them first, or else as it needs
+ * them first. */
+enum flags_at entry_flags(const struct trans *t, enum flags_at come);
 
 /* ---- rewrite.c ---- */
 
