@@ -339,6 +339,12 @@ enum {
 	NOP_OPCODE = 0x0f, /* its first byte */
 };
 
+/* Do the bytes of a jump at this place change at once? */
+static inline bool bt_may_be_nop(const uint8_t *at)
+{
+	return (uintptr_t)at % 8 + JMP_BYTES <= 8;
+}
+
 /* A call's stub begins with a veneer: what takes the shadow stack off, and a jump. Where its four bytes are. */
 static inline uint8_t *bt_veneer_of(const struct bt *bt, const struct bt_exit *x)
 {

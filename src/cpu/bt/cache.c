@@ -312,17 +312,33 @@ static void set_jump(struct bt *bt, uint8_t *at, const void *to)
 	__atomic_store_n((uint32_t *)at, rel, __ATOMIC_RELEASE);
 }
 
-/* A jump to what comes next anyway is a NOP of as many bytes, where no other vCPU may be about to run it. */
+/* Eight bytes that begin with a multiple of eight change at once; those behind the first five stay. */
+static void set_five(uint8_t *at, uint64_t five)
+{
+	const uint64_t mask = (UINT64_C(1) << 40) - 1;
+	const unsigned shift = 8 * ((uintptr_t)at % 8);
+	uint64_t *word = (uint64_t *)(at - (uintptr_t)at % 8);
+	const uint64_t old = __atomic_load_n(word, __ATOMIC_RELAXED);
+
+	__atomic_store_n(word, (old & ~(mask << shift)) | five << shift, __ATOMIC_RELEASE);
+}
+
+/*
+ * A jump to what comes next anyway is a NOP of as many bytes. Where one becomes the other, the vCPU may be about to
+ * run it (a device writes to code): so only where all five bytes change at once (flow.c places most so). With several
+ * vCPUs there are none.
+ */
 static void set_exit(struct bt *bt, uint8_t *at, const void *to)
 {
-	static const uint8_t nop[JMP_BYTES] = {NOP_OPCODE, 0x1f, 0x44, 0, 0};
+	const uint64_t nop = UINT64_C(0x0000441f00) | NOP_OPCODE; /* 0f 1f 44 00 00 */
 	const uint8_t *next = bt->code.rx + (at - bt->code.rw) + 4;
+	const uint32_t rel = (uint32_t)((const uint8_t *)to - next);
 
-	if (at[-1] == NOP_OPCODE)
-		at[-1] = JMP_OPCODE;
-	if (to == next && at[-1] == JMP_OPCODE && bt->cpu_count == 1)
-		memcpy(at - 1, nop, sizeof(nop));
-	else
+	if (at[-1] == NOP_OPCODE && to != next)
+		set_five(at - 1, JMP_OPCODE | (uint64_t)rel << 8);
+	else if (at[-1] == JMP_OPCODE && to == next && bt->cpu_count == 1 && bt_may_be_nop(at - 1))
+		set_five(at - 1, nop);
+	else if (at[-1] != NOP_OPCODE)
 		set_jump(bt, at, to);
 }
 

@@ -49,7 +49,14 @@ static struct bt_exit *new_exit(struct trans *t, uint64_t rip)
 /* So that the four bytes that linking changes lie in one cache line. */
 static void align_for_patch(struct emit *e, unsigned opcode_bytes)
 {
-	while ((e_here(e) + opcode_bytes) % 64 > 60)
+	while ((e_here(e) + opcode_bytes) % 64 > 60 && !e->full)
+		e8(e, 0x90);
+}
+
+/* So that all of a jump changes at once (cache.c: set_exit), which lies in one cache line then as well. */
+static void align_for_nop(struct emit *e)
+{
+	while (!bt_may_be_nop(e->p) && !e->full)
 		e8(e, 0x90);
 }
 
@@ -83,13 +90,13 @@ void add_plain_exit(struct trans *t, uint64_t rip, uint8_t *from)
 
 void emit_direct_exit(struct trans *t, uint64_t rip)
 {
-	align_for_patch(&t->e, 1);
+	align_for_nop(&t->e);
 	add_exit(t, rip, e_jmp_later(&t->e));
 }
 
 void emit_far_exit(struct trans *t, uint64_t rip)
 {
-	align_for_patch(&t->e, 1);
+	align_for_nop(&t->e);
 	struct bt_exit *x = add_exit(t, rip, e_jmp_later(&t->e));
 	if (x)
 		x->far = true;
@@ -387,8 +394,7 @@ static void cold_exit(struct trans *t, const struct cold *k)
 	struct emit *e = &t->e;
 
 	if (k->exit->calls)
-		while ((e_here(e) + SHADOW_OFF_BYTES + 1) % 64 > 60)
-			e8(e, 0x90);
+		align_for_patch(e, SHADOW_OFF_BYTES + 1);
 	k->exit->stub = (uint32_t)(e_here(e) - (uint64_t)t->bt->code.rx);
 	if (k->exit->calls) {
 		bt_emit_from_shadow(e, k->exit->mode);

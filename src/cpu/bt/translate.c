@@ -504,7 +504,7 @@ static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
 	}
 }
 
-/* Where the jump or call leads, and to where it is or before that? */
+/* Does the jump or call lead to where it is itself, or to before that? */
 static bool goes_back(const struct trans *t, const struct item *it)
 {
 	const uint64_t to = it->rip + it->i.length + it->i.imm;
@@ -513,9 +513,10 @@ static bool goes_back(const struct trans *t, const struct item *it)
 }
 
 /*
- * A block that may be part of a loop looks at the requests: every cycle in the code has a direct jump or call
- * that goes back, or an indirect one, or a return to where no call came from. Those returns look by themselves
- * (shadow.c). The others come behind a call that nothing but a jump can have them meet again.
+ * A block that may be part of a loop looks at the requests. Every endless way through the code has jumps or calls
+ * that go back, or indirect ones, or returns to where no call came from; those returns look by themselves (shadow.c).
+ * Without any of these, what is run between a call and the return to behind it counts as one step, and steps only
+ * lead on; nor is there an endless row of calls that do not return, as each leads on, too.
  */
 static bool needs_poll(const struct trans *t)
 {
