@@ -10,9 +10,9 @@
  * page tables with their accessed and dirty bits, and how the run ended.
  *
  * One thing may differ: arithmetic flags pushed by a fault, as far as nothing between the faulting
- * instruction and the next jump reads them. The translator does not
- * keep such flags over a memory access (probe.c). A handler that goes back to the instruction can
- * never see it; the little kernel, which goes on behind it, clears them.
+ * instruction and the next jump reads them. The translator does not keep such flags over a memory access
+ * (probe.c, live.c). A handler that goes back to the instruction can never see it; the little kernel, which
+ * goes on behind it, clears them.
  *
  * x87's last-instruction pointers are not kept by translated code (bt.h).
  */

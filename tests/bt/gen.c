@@ -889,9 +889,10 @@ static void note_flags(struct program *p)
 		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(forms_decoder(p->mode32), n->bytes,
 							 n->length, &z, op)))
 			continue;
-		/* What a jump leads to may want flags or not. */
+		/* What a direct jump leads to may want flags or not. */
 		n->flags_end = z.meta.category == ZYDIS_CATEGORY_COND_BR ||
-			       z.mnemonic == ZYDIS_MNEMONIC_JMP;
+			       (z.mnemonic == ZYDIS_MNEMONIC_JMP &&
+				op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE);
 		if (z.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && !n->flags_end)
 			continue;
 		const ZydisAccessedFlags *f = z.cpu_flags;

@@ -6,14 +6,10 @@
  */
 #include "guest.h"
 
-#define BASE 0x0000500000000000ul
-#define PML4_INDEX (BASE >> 39)
+#define BASE FAR_BASE
 #define RW (PTE_P | PTE_W | PTE_U)
 
-extern u64 boot_pml4[];
-static u64 pdpt[512] __attribute__((aligned(4096)));
-static u64 directory[512] __attribute__((aligned(4096)));
-static u64 table[512] __attribute__((aligned(4096)));
+static u64 *table;
 
 enum { PAGES = 3, PLACES = 160 };
 
@@ -97,7 +93,7 @@ static u8 *put(u32 place)
 {
 	const u32 first = place * PAGES;
 
-	memset(table, 0, sizeof(table));
+	memset(table, 0, 4096);
 	for (u32 i = 0; i < PAGES; i++)
 		table[first + i] = ((ulong)moving + i * 4096) | RW;
 	write_cr3(read_cr3());
@@ -148,9 +144,7 @@ int main(void)
 {
 	u32 lots = 1;
 
-	boot_pml4[PML4_INDEX] = (ulong)pdpt | RW;
-	pdpt[0] = (ulong)directory | RW;
-	directory[0] = (ulong)table | RW;
+	table = far_table();
 
 	group("moved");
 	put(0);

@@ -6,14 +6,10 @@
  */
 #include "guest.h"
 
-#define BASE 0x0000500000000000ul
-#define PML4_INDEX (BASE >> 39)
+#define BASE FAR_BASE
 #define RW (PTE_P | PTE_W | PTE_U)
 
-extern u64 boot_pml4[];
-static u64 pdpt[512] __attribute__((aligned(4096)));
-static u64 directory[512] __attribute__((aligned(4096)));
-static u64 table[512] __attribute__((aligned(4096)));
+static u64 *table;
 
 enum { TURNS = 60, ROUNDS = 300 };
 
@@ -173,9 +169,7 @@ int main(void)
 	};
 	enum { CHECKS = sizeof(what) / sizeof(what[0]), USER = 4, FETCH = 16, PRESENT = 1 };
 
-	boot_pml4[PML4_INDEX] = (ulong)pdpt | RW;
-	pdpt[0] = (ulong)directory | RW;
-	directory[0] = (ulong)table | RW;
+	table = far_table();
 	wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_NXE);
 	for (enum how how = BY_INVLPG; how <= BY_INVLPG_OF_OTHERS; how++) {
 		const u64 nx = frame(callee_a) | PTE_NX;

@@ -345,6 +345,12 @@ static inline uint8_t *e_jmp_later(struct emit *e)
 	return e->p - 4;
 }
 
+static inline uint8_t *e_call_later(struct emit *e)
+{
+	e_piece(e, &(struct piece){.bytes = 0xe8, .n = 5});
+	return e->p - 4;
+}
+
 static inline uint8_t *e_jcc_later(struct emit *e, unsigned cc)
 {
 	e_piece(e, &(struct piece){.bytes = 0x0f | (0x80u | cc) << 8, .n = 6});

@@ -105,8 +105,7 @@ void emit_far_exit(struct trans *t, uint64_t rip)
 void emit_call_exit(struct trans *t, uint64_t rip)
 {
 	align_for_patch(&t->e, 1);
-	e_bytes(&t->e, "\xe8\0\0\0\0", 5); /* call */
-	struct bt_exit *x = add_exit(t, rip, t->e.p - 4);
+	struct bt_exit *x = add_exit(t, rip, e_call_later(&t->e));
 	if (x)
 		x->calls = true;
 }
@@ -116,7 +115,7 @@ static void emit_jcc(struct trans *t, const struct item *it)
 	flags_to_host(t);
 	align_for_patch(&t->e, 2);
 	uint8_t *jump = e_jcc_later(&t->e, it->at.opcode & 15);
-	struct bt_exit *x = add_exit(t, it->rip + it->i.length + it->i.imm, jump);
+	struct bt_exit *x = add_exit(t, jump_target(it), jump);
 	if (x)
 		x->loops = is_loop_edge(t, it);
 }
@@ -318,7 +317,7 @@ void emit_flow(struct trans *t, struct item *it)
 		emit_leave(t, it);
 		break;
 	case KIND_JUMP:
-		emit_direct_exit(t, it->rip + it->i.length + it->i.imm);
+		emit_direct_exit(t, jump_target(it));
 		break;
 	case KIND_JCC:
 		emit_jcc(t, it);
@@ -398,7 +397,7 @@ static void cold_exit(struct trans *t, const struct cold *k)
 	k->exit->stub = (uint32_t)(e_here(e) - (uint64_t)t->bt->code.rx);
 	if (k->exit->calls) {
 		bt_emit_from_shadow(e, k->exit->mode);
-		e_bytes(e, "\xe9\0\0\0\0", 5); /* jmp to what comes next, for now */
+		e_jmp_later(e); /* until it is linked, what comes next */
 	}
 	e_mov_ri(e, T_ADDR, (uint32_t)(k->exit - t->bt->exits));
 	note_reloc(t, RELOC_EXIT_INDEX, e->p - 4);

@@ -8,7 +8,8 @@
  * are what they are: the block needs their bytes as it needs its own (bt_block.needs_from).
  */
 
-bool clobbers_flags(const struct item *it)
+/* Does its translation clobber them? */
+static bool clobbers_flags(const struct item *it)
 {
 	switch (it->kind) {
 	case KIND_COPY:
@@ -86,11 +87,6 @@ static uint16_t wanted_at(struct trans *t, uint64_t rip)
 	return wanted;
 }
 
-static uint64_t target(const struct item *it)
-{
-	return it->rip + it->i.length + it->i.imm;
-}
-
 static void look_behind_jumps(struct trans *t)
 {
 	const struct item *end = &t->item[t->count - 1];
@@ -98,7 +94,7 @@ static void look_behind_jumps(struct trans *t)
 	for (unsigned n = 0; n < t->count; n++) {
 		struct item *it = &t->item[n];
 		if (it->kind == KIND_JCC || it->kind == KIND_JUMP)
-			it->live_there = wanted_at(t, target(it));
+			it->live_there = wanted_at(t, jump_target(it));
 	}
 	if (!ends_block(end))
 		t->live_next = wanted_at(t, end->rip + end->i.length);

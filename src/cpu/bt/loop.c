@@ -83,7 +83,7 @@ void plan_loop(struct trans *t)
 
 		if (it->kind == KIND_JCC) {
 			/* With another way out before it, who knows how often it comes here. */
-			if (it->rip + it->i.length + it->i.imm == start && !is_short(t, n, &k)) {
+			if (jump_target(it) == start && !is_short(t, n, &k)) {
 				l->edge = (int)n;
 				l->k = k;
 			}

@@ -269,9 +269,7 @@ unsigned recall_ahead(struct trans *t, const uint8_t *at, unsigned avail)
 
 	while (n < SEEN && avail - by >= RECALL_BYTES) {
 		struct seen *s = &t->seen[n++];
-		memcpy(s->bytes, at + by, sizeof(s->bytes));
-		/* Or the compiler may read it again. */
-		__asm__ volatile("" : "+m"(s->bytes));
+		read_once(s->bytes, at + by, sizeof(s->bytes));
 		s->parts = (struct insn_parts){0};
 		if (t->key & MODE_KEY_64)
 			s->parts = find_parts(s->bytes);

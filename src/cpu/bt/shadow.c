@@ -234,7 +234,7 @@ void emit_shadow_call(struct trans *t, const struct item *it)
 	const unsigned mode = shadow_mode(t);
 
 	to_shadow(&t->e, mode);
-	emit_call_exit(t, it->rip + it->i.length + it->i.imm);
+	emit_call_exit(t, jump_target(it));
 	emit_landing(t, it, mode);
 }
 
@@ -245,8 +245,7 @@ void emit_shadow_call_on(struct trans *t, const struct item *it)
 	const enum flags_at flags = t->flags;
 
 	to_shadow(e, mode);
-	e_bytes(e, "\xe8\0\0\0\0", 5); /* call */
-	uint8_t *on = e->p - 4;
+	uint8_t *on = e_call_later(e);
 	emit_landing(t, it, mode);
 	e_patch(e, on);
 	t->flags = flags;

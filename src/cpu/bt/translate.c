@@ -465,9 +465,7 @@ static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *at, unsign
 
 	if (avail > sizeof(bytes))
 		avail = sizeof(bytes);
-	memcpy(bytes, at, avail);
-	/* Or the compiler may read it again. */
-	__asm__ volatile("" : "+m"(bytes));
+	read_once(bytes, at, avail);
 	if (!decode_bytes(t, &t->item[t->count], bytes, avail))
 		return false;
 	add_item(t, rip);
@@ -507,7 +505,7 @@ static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
 /* Does the jump or call lead to where it is itself, or to before that? */
 static bool goes_back(const struct trans *t, const struct item *it)
 {
-	const uint64_t to = it->rip + it->i.length + it->i.imm;
+	const uint64_t to = jump_target(it);
 
 	return (t->key & MODE_KEY_64 ? to : (uint32_t)to) <= it->rip;
 }
@@ -617,16 +615,15 @@ uint64_t bt_next_rip(const struct soft_cpu *c)
 {
 	const struct trans *t = c->bt.arena->trans;
 	const struct item *end = &t->item[t->count - 1];
-	const uint64_t behind = end->rip + end->i.length;
 	uint64_t rip = 0;
 
 	for (const struct item *it = t->item; it < end; it++)
 		if (it->kind == KIND_JCC)
 			return 0;
 	if (!ends_block(end) || end->kind == KIND_CALL || end->kind == KIND_CALL_IND)
-		rip = behind;
+		rip = end->rip + end->i.length;
 	else if (end->kind == KIND_JUMP)
-		rip = behind + end->i.imm;
+		rip = jump_target(end);
 	if (!(t->key & MODE_KEY_64))
 		rip = (uint32_t)rip;
 	return (rip ^ t->item[0].rip) & PAGE_MASK ? 0 : rip;

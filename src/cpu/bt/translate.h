@@ -144,6 +144,12 @@ static inline bool has_segment(const struct item *it)
 	return it->i.seg == SEG_FS || it->i.seg == SEG_GS;
 }
 
+/* Where a direct jump or call leads, in 32-bit code before it is cut. */
+static inline uint64_t jump_target(const struct item *it)
+{
+	return it->rip + it->i.length + it->i.imm;
+}
+
 /* An instruction that was decoded before, in one cache line; see recall.c. */
 enum {
 	RECALLED = 32768,
@@ -257,6 +263,14 @@ void item_select(struct trans *t, struct item *it);
 
 /* ---- recall.c ---- */
 
+/* Guest memory that a device may be writing to: from here on it is what was read now. */
+static inline void read_once(void *to, const uint8_t *from, size_t bytes)
+{
+	memcpy(to, from, bytes);
+	/* Or the compiler may read it again. */
+	__asm__ volatile("" ::"r"(to) : "memory");
+}
+
 /* Reads the next few instructions into t->seen, and has what is known of them brought near; returns how many. None
  * where less than RECALL_BYTES are left. */
 unsigned recall_ahead(struct trans *t, const uint8_t *at, unsigned avail);
@@ -270,8 +284,6 @@ void remember_item(struct trans *t, const struct item *it);
 
 /* Which flags are wanted before and after each item. */
 void find_live_flags(struct trans *t);
-/* Does its translation clobber them? */
-bool clobbers_flags(const struct item *it);
 /* What the block wants of the flags when it is entered: nothing, or as it gets them first, or else as it needs
  * them first. */
 enum flags_at entry_flags(const struct trans *t, enum flags_at come);

@@ -143,6 +143,12 @@ enum {
 };
 #define PTE_NX (1ull << 63)
 
+#ifdef __x86_64__
+/* The entries of 512 pages from FAR_BASE on, where there is nothing else; they decide what user code may do. */
+#define FAR_BASE 0x0000500000000000ul
+u64 *far_table(void);
+#endif
+
 /* What the exception stubs leave on the stack (trap.S), and what run() starts from. */
 struct regs {
 #ifdef __x86_64__

@@ -421,3 +421,19 @@ void lib_main(void)
 	main();
 	finish();
 }
+
+#ifdef __x86_64__
+u64 *far_table(void)
+{
+	extern u64 boot_pml4[];
+	static u64 pdpt[512] __attribute__((aligned(4096)));
+	static u64 directory[512] __attribute__((aligned(4096)));
+	static u64 table[512] __attribute__((aligned(4096)));
+	const u64 all = PTE_P | PTE_W | PTE_U;
+
+	boot_pml4[FAR_BASE >> 39] = (ulong)pdpt | all;
+	pdpt[0] = (ulong)directory | all;
+	directory[0] = (ulong)table | all;
+	return table;
+}
+#endif
