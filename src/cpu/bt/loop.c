@@ -83,7 +83,7 @@ void plan_loop(struct trans *t)
 
 		if (it->kind == KIND_JCC) {
 			/* With another way out before it, who knows how often it comes here. */
-			if (jump_target(it) == start && !is_short(t, n, &k)) {
+			if (jump_target(it) == start && (t->direct || !is_short(t, n, &k))) {
 				l->edge = (int)n;
 				l->k = k;
 			}
@@ -162,10 +162,21 @@ static bool may_hoist(struct trans *t, unsigned n)
 	return true;
 }
 
+/* What the loop needs loaded. */
+static unsigned needs_of(const struct trans *t)
+{
+	unsigned needs = 0;
+
+	for (int n = 0; n <= t->loop.edge; n++)
+		needs |= t->item[n].needs;
+	return needs;
+}
+
 void plan_hoisting(struct trans *t)
 {
 	if (t->loop.edge < 0)
 		return;
+	t->loop.on = needs_of(t) != 0;
 	for (unsigned n = 0; n < t->spans; n++) {
 		t->span[n].hoisted = may_hoist(t, n);
 		t->loop.on |= t->span[n].hoisted;
@@ -189,11 +200,8 @@ void emit_loop_head(struct trans *t)
 {
 	struct loop *l = &t->loop;
 	const uint8_t *start = (const uint8_t *)t->b->main;
-	unsigned needs = 0;
 
-	for (int n = 0; n <= l->edge; n++)
-		needs |= t->item[n].needs;
-	emit_ready(t, &t->item[0], needs);
+	emit_ready(t, &t->item[0], needs_of(t));
 	for (unsigned n = 0; n < t->spans; n++) {
 		struct span *s = &t->span[n];
 		if (!s->hoisted)

@@ -476,6 +476,23 @@ static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *at, unsign
  * as every jump makes it less likely that the code behind it runs at all. */
 enum { JUMPS_MAX = 4 };
 
+/* Where the last item jumps back into the block, a loop begins, which is to be a block of its own (loop.c): this one
+ * ends before it. */
+static bool ends_before_loop(struct trans *t)
+{
+	const struct item *last = &t->item[t->count - 1];
+
+	if (last->kind != KIND_JCC && last->kind != KIND_JUMP)
+		return false;
+	const uint64_t to = jump_target(last);
+	for (unsigned n = t->count - 1; n > 0; n--)
+		if (t->item[n].rip == to) {
+			t->count = n;
+			return true;
+		}
+	return false;
+}
+
 static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
 {
 	unsigned at = rip & ~PAGE_MASK, jumps = 0, seen = 0, next = 0;
@@ -497,7 +514,7 @@ static void decode(struct trans *t, uint64_t rip, const uint8_t *hva_page)
 		at += it->i.length;
 		rip += it->i.length;
 		jumps += it->kind == KIND_JCC;
-		if (ends_block(it) || jumps == JUMPS_MAX)
+		if (ends_before_loop(t) || ends_block(it) || jumps == JUMPS_MAX)
 			break;
 	}
 }
