@@ -207,7 +207,7 @@ static void make_push_pop(struct gen *g, unsigned depth)
 
 	for (unsigned k = 0; k < n; k++) {
 		uint32_t v = (uint32_t)some_int(&g->r);
-		switch (rng_below(&g->r, 4)) {
+		switch (rng_below(&g->r, 5)) {
 		case 0: {
 			struct node *i = add_bytes(g, "\x68\0\0\0\0", 5);
 			memcpy(i->bytes + 1, &v, 4);
@@ -219,6 +219,12 @@ static void make_push_pop(struct gen *g, unsigned depth)
 				     false)
 				->frame = true;
 			break;
+		case 2: { /* push [rsp + disp8] */
+			struct node *i = add_bytes(g, "\xff\x74\x24\0", 4);
+			i->bytes[3] = (uint8_t)(8 * rng_below(&g->r, 4));
+			i->frame = true;
+			break;
+		}
 		default:
 			add_push(g, (unsigned)rng_below(&g->r, regs_of(g)), false);
 			break;

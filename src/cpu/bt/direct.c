@@ -167,6 +167,7 @@ void direct_check(struct trans *t, const struct span *s, const struct item *it)
 	const bool by_load = t->flags == FLAGS_HOST && it->live_before && t->bt->has_bmi2 &&
 			     !is_parked_later(t, it);
 
+	settle_homes(t);
 	if (!by_load)
 		flags_clobber(t, it->live_before);
 	const unsigned reg = load_base(t, s);

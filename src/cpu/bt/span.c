@@ -70,15 +70,20 @@ static bool constant_move(const struct trans *t, const struct item *it, unsigned
 	}
 }
 
-static bool is_push(const struct item *it)
-{
-	return it->kind == KIND_PUSH && !(it->i.flags & INSN_MEM);
-}
-
 /* See stack.c. */
 static bool trusts_sp(const struct trans *t)
 {
 	return t->direct && t->sp.trusted;
+}
+
+/* PUSH of what needs no probe of its own. */
+static bool is_push(const struct trans *t, const struct item *it)
+{
+	if (it->kind != KIND_PUSH)
+		return false;
+	return !(it->i.flags & INSN_MEM) ||
+	       (trusts_sp(t) && it->i.base == RSP && it->i.index == REG_NONE && !has_segment(it) &&
+		it->i.addr_bytes == word(t));
 }
 
 /* What an access adds to a span. False: it is one that cannot share. */
@@ -92,9 +97,11 @@ struct access {
 static bool stack_access(const struct trans *t, const struct item *it, const struct known *k,
 			 struct access *a)
 {
-	int at = is_push(it) || it->kind == KIND_CALL ? -(int)word(t) : 0;
+	const bool push = it->kind == KIND_PUSH;
+	int at = push || it->kind == KIND_CALL ? -(int)word(t) : 0;
 
-	if (is_push(it) && it->i.reg[0] == REG_NONE && !fits32((int64_t)it->i.imm))
+	if (push && !(it->i.flags & INSN_MEM) && it->i.reg[0] == REG_NONE &&
+	    !fits32((int64_t)it->i.imm))
 		return false;
 	if (!trusts_sp(t)) {
 		a->key.base = RSP;
@@ -171,7 +178,7 @@ static bool find_access(const struct trans *t, const struct item *it, const stru
 		.key = {.base = REG_NONE, .index = REG_NONE, .seg = REG_NONE, .epoch = k->epoch}};
 	switch (it->kind) {
 	case KIND_PUSH:
-		return is_push(it) && stack_access(t, it, k, a);
+		return is_push(t, it) && stack_access(t, it, k, a);
 	case KIND_POP:
 	case KIND_RET:
 	case KIND_CALL:

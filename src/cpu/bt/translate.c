@@ -52,9 +52,19 @@ struct cold *leave_to_c(struct trans *t, uint8_t *from, uint64_t rip)
 	return k;
 }
 
+void settle_homes(struct trans *t)
+{
+	if (t->homes_due & 1u << T_INDEX)
+		emit_home_store(&t->e, T_INDEX);
+	if (t->homes_due & 1u << T_ADDR)
+		emit_home_store(&t->e, T_ADDR);
+	t->homes_due = 0;
+}
+
 void flags_park(struct trans *t)
 {
 	if (t->flags == FLAGS_HOST) {
+		settle_homes(t);
 		emit_park(&t->e);
 		t->homes &= ~(1u << T_INDEX);
 		t->flags = FLAGS_BOTH;
@@ -71,6 +81,7 @@ void flags_clobber(struct trans *t, uint32_t wanted)
 void flags_to_host(struct trans *t)
 {
 	if (t->flags == FLAGS_PARKED) {
+		settle_homes(t);
 		emit_unpark(&t->e);
 		t->homes &= ~(1u << T_INDEX);
 		t->flags = FLAGS_BOTH;
@@ -100,11 +111,17 @@ void emit_homes_in(struct trans *t, uint16_t regs)
 
 void emit_homes_out(struct trans *t, uint16_t regs)
 {
-	if (regs & 1u << T_INDEX)
-		emit_home_store(&t->e, T_INDEX);
-	if (regs & 1u << T_ADDR)
-		emit_home_store(&t->e, T_ADDR);
-	t->homes |= t->minds ? regs : 0;
+	t->homes_due |= regs;
+	if (t->minds)
+		t->homes |= regs;
+	else
+		settle_homes(t);
+}
+
+/* Runs to its end wherever it stands: what is due may wait for the next one. */
+static bool may_be_due(const struct item *it)
+{
+	return it->kind == KIND_COPY || it->kind == KIND_LEA || it->kind == KIND_NOP;
 }
 
 /* Instructions that say themselves when they take the translator's registers. The others take them as they
@@ -308,6 +325,7 @@ void emit_ready(struct trans *t, const struct item *it, unsigned needs)
 {
 	if (!(needs & ~t->ready))
 		return;
+	settle_homes(t);
 	flags_clobber(t, it->live_before);
 	e_cmp_gs32(&t->e, OFF(bt.loaded), needs);
 	t->homes = 0; /* cold code goes by T_INDEX */
@@ -328,6 +346,7 @@ void emit_requests(struct emit *e)
 
 void emit_poll(struct trans *t, const struct item *it)
 {
+	settle_homes(t);
 	flags_clobber(t, it->live_before);
 	t->homes = 0;
 	if ((t->key & MODE_KEY_CPL3) && !t->bt->stress.interrupts) {
@@ -585,11 +604,14 @@ static void emit_all(struct trans *t)
 			emit_stack_check(t, it);
 		probe_early(t, n);
 		t->minds = minds_homes(t, it);
+		if (!t->minds || !may_be_due(it))
+			settle_homes(t);
 		t->homes = t->minds ? t->homes : 0;
 		emit_item(t, it);
 		t->minds = false;
 		note_held(t, it);
 	}
+	settle_homes(t);
 	const struct item *end = &t->item[t->count - 1];
 	if (ends_block(end))
 		return;
@@ -690,7 +712,7 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], struct b
 	find_live_flags(t);
 	b->plain = way.variant == BT_PLAIN;
 	t->direct = (t->key & MODE_KEY_WINDOW) && !b->plain && !direct_is_near_slice(first->rip);
-	t->sites = t->homes = 0;
+	t->sites = t->homes = t->homes_due = 0;
 	t->minds = false;
 	plan_spans(t);
 	b->mode = bt->pages[page[0]].mode;

@@ -217,7 +217,9 @@ struct trans {
 	bool minds; /* the item says when it takes them */
 	unsigned
 		homes; /* of T_ADDR and T_INDEX, those that hold the guest's registers at this point */
-	bool direct; /* operands are reached at the guest's own addresses (direct.c) */
+	unsigned
+		homes_due; /* of these, those that have to be stored before anything else can see it */
+	bool direct;	   /* operands are reached at the guest's own addresses (direct.c) */
 	struct bt_site site[3 * ITEMS_MAX];
 	unsigned sites;
 	int sp_due; /* bytes that RSP is behind by, between pushes and pops of one span */
@@ -476,6 +478,8 @@ void emit_home_load(struct emit *e, unsigned r);
 void emit_home_store(struct emit *e, unsigned r);
 void emit_homes_in(struct trans *t, uint16_t regs);
 void emit_homes_out(struct trans *t, uint16_t regs);
+/* Stores what is due, before T_ADDR and T_INDEX are taken for something else, or the block may be left. */
+void settle_homes(struct trans *t);
 void emit_helper(struct trans *t, struct item *it, bool end);
 unsigned class_of_key(uint16_t key);
 
