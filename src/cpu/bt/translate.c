@@ -495,17 +495,16 @@ static bool decode_item(struct trans *t, uint64_t rip, const uint8_t *at, unsign
  * as every jump makes it less likely that the code behind it runs at all. */
 enum { JUMPS_MAX = 4 };
 
-/* Where the last item jumps back into the block, a loop begins, which is to be a block of its own (loop.c): this one
- * ends before it. */
+/* Where the last item jumps back into the block, without a jump in between, a loop begins that is to be a block of its
+ * own (loop.c): this one ends before it. */
 static bool ends_before_loop(struct trans *t)
 {
 	const struct item *last = &t->item[t->count - 1];
 
-	if (last->kind != KIND_JCC && last->kind != KIND_JUMP)
+	if (last->kind != KIND_JCC)
 		return false;
-	const uint64_t to = jump_target(last);
-	for (unsigned n = t->count - 1; n > 0; n--)
-		if (t->item[n].rip == to) {
+	for (unsigned n = t->count - 1; n-- > 1 && t->item[n].kind != KIND_JCC;)
+		if (t->item[n].rip == jump_target(last)) {
 			t->count = n;
 			return true;
 		}
