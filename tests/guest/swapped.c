@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A program whose code pages change places while it runs: another page comes behind an address that its calls,
- * jumps and returns have gone to many times, by INVLPG or by a load of CR3; or there is none, or none that may
- * be run.
+ * jumps and returns have gone to many times, by INVLPG or by a load of CR3, with another PCID as well; or there is
+ * none, or none that may be run.
  */
 #include "guest.h"
 
@@ -45,13 +45,15 @@ asm(".pushsection .data\n" CALLER("caller_a", "0x10", "0x100") CALLER("caller_b"
 		    CALLEE("callee_b", "2", "0x2000") ".balign 4096, 0xcc\n"
 						      ".popsection\n");
 
-enum how { BY_INVLPG, BY_CR3, BY_INVLPG_OF_OTHERS };
+enum how { BY_INVLPG, BY_CR3, BY_INVLPG_OF_OTHERS, BY_PCID };
 
 static void set(u32 page, u64 entry, enum how how)
 {
 	table[page] = entry;
 	if (how == BY_CR3)
 		write_cr3(read_cr3());
+	else if (how == BY_PCID)
+		write_cr3(read_cr3() ^ 1);
 	else
 		invlpg((void *)(BASE + page * 4096ul));
 	if (how == BY_INVLPG_OF_OTHERS) /* and of what has nothing to do with it */
@@ -155,10 +157,20 @@ static bool called_when_gone(enum how how, u64 entry, ulong error)
 	       trap.r.ip == BASE + 4096;
 }
 
+/* Without PCIDs the bit of CR3 means nothing. */
+static bool has_pcid(void)
+{
+	u32 r[4];
+
+	cpuid(1, 0, r);
+	return r[2] & 1u << 17;
+}
+
 int main(void)
 {
 	static const char *const names[] = {"swapped by INVLPG", "swapped by CR3",
-					    "swapped by INVLPG of several"};
+					    "swapped by INVLPG of several",
+					    "swapped by a load of CR3 with another PCID"};
 	static const char *const what[] = {
 		"the callee's page",
 		"the caller's page",
@@ -171,7 +183,9 @@ int main(void)
 
 	table = far_table();
 	wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_NXE);
-	for (enum how how = BY_INVLPG; how <= BY_INVLPG_OF_OTHERS; how++) {
+	for (enum how how = BY_INVLPG; how <= BY_PCID; how++) {
+		if (how == BY_PCID && has_pcid())
+			write_cr4(read_cr4() | CR4_PCIDE);
 		const u64 nx = frame(callee_a) | PTE_NX;
 		bool good[CHECKS];
 		memset(good, true, sizeof(good));

@@ -25,7 +25,7 @@
  * to it in the guest's memory, too. What takes entries out of the TLB takes pages out of the window:
  *
  *	INVLPG			that page
- *	CR3 without a flush	nothing: the window waits until its address space comes back
+ *	CR3 without a flush	nothing: the window waits until its address space comes back, with the same PCID
  *	any other flush		all is looked at anew before user code runs next, and what does not
  *				hold any more goes
  *	code in a page		it may not be written to from now on
@@ -49,8 +49,8 @@ enum {
 	HITS_MAX = 256, /* or that are asked of one which it did not pay for */
 	/* What the window may cost, counted in pages brought in, some 8 us each: in the beginning, for each
 	 * interrupt that finds the owner running, and how much it can have saved. */
-	CREDIT = 1000,
-	CREDIT_TICK = 40,
+	CREDIT = 1500,
+	CREDIT_TICK = 100,
 	CREDIT_MAX = 4000,
 	LOOKS = 128,	 /* pages looked at again cost as much as one brought in */
 	CODE_WRITES = 2, /* to a page with code, one after another, before it is one without */
@@ -61,10 +61,16 @@ enum {
 	SHY_TICKS = 256,
 	SHY_TIMES = 8,
 	SHY_LOOK = 64,
-	OWNER_HITS = 16, /* interrupts that find another running, before the owner loses it */
+	OWNER_HITS = 16, /* interrupts that find another running, before an old owner loses it */
 };
 
 /* ---- whose it is ---- */
+
+/* An address space is its top table: Linux gives a process one PCID now and another then. */
+static bool is_same(uint64_t cr3, uint64_t other)
+{
+	return ((cr3 ^ other) & CR3_TABLE) == 0;
+}
 
 static bool is_open(const struct soft_cpu *c)
 {
@@ -83,7 +89,7 @@ static void give_up(struct soft_cpu *c)
 static unsigned hits_needed(const struct bt_window *w, uint64_t cr3)
 {
 	for (unsigned n = 0; n < WINDOW_FAILED; n++)
-		if (w->failed[n].need && w->failed[n].cr3 == cr3)
+		if (w->failed[n].need && is_same(w->failed[n].cr3, cr3))
 			return w->failed[n].need;
 	return HITS;
 }
@@ -94,7 +100,7 @@ static void remember_failure(struct bt_window *w)
 	const unsigned need = w->ticks > HITS_MAX ? HITS : hits_needed(w, w->cr3) * 4;
 	unsigned n = 0;
 
-	while (n < WINDOW_FAILED && w->failed[n].cr3 != w->cr3)
+	while (n < WINDOW_FAILED && !is_same(w->failed[n].cr3, w->cr3))
 		n++;
 	if (n == WINDOW_FAILED)
 		n = w->oldest++ % WINDOW_FAILED;
@@ -199,7 +205,7 @@ static void take_over(struct soft_cpu *c)
 	w->open = true;
 	w->cr3 = c->s.cr3;
 	w->stale = true; /* code that links trust is another's */
-	w->hits = OWNER_HITS;
+	w->hits = HITS;
 	w->credit = CREDIT;
 	w->ticks = 0;
 	memset(w->shy, 0, sizeof(w->shy));
@@ -221,8 +227,10 @@ void bt_window_tick(struct soft_cpu *c)
 			retry_shy(c, w);
 		return;
 	}
+	if (w->open && window_is_empty_in_guest(c, w))
+		w->hits = 0;
 	w->hits -= w->hits > 0;
-	w->claims = w->claimer == c->s.cr3 ? w->claims + 1 : 1;
+	w->claims = is_same(w->claimer, c->s.cr3) ? w->claims + 1 : 1;
 	w->claimer = c->s.cr3;
 	if (w->claims >= hits_needed(w, w->claimer) && (!w->open || !w->hits))
 		take_over(c);
@@ -243,8 +251,13 @@ bool bt_window_is_open(struct soft_cpu *c)
 		window_bring_in_wanted(c, w);
 	if (!w->stale)
 		return true;
-	const uint32_t looks = w->live + w->codes, runs = window_make_right(c, w);
-	return pays(c, looks / LOOKS + runs);
+	const uint32_t had = w->live, looks = had + w->codes, runs = window_make_right(c, w);
+	if (!had || w->live)
+		return pays(c, looks / LOOKS + runs);
+	/* Another process has the table of one that has ended. */
+	give_up(c);
+	w->claims = 0;
+	return false;
 }
 
 /* ---- what takes pages out ---- */
@@ -273,8 +286,15 @@ void bt_window_flush_page(struct soft_cpu *c, uint64_t gva)
 
 void bt_window_switch(struct soft_cpu *c, bool flush)
 {
-	if (flush && is_open(c) && (c->translator->window->cr3 ^ c->s.cr3) % MEM_PAGE_BYTES == 0)
+	struct bt_window *w = c->translator->window;
+
+	if (!is_open(c))
+		return;
+	const bool comes = is_same(w->cr3, c->s.cr3) && w->cr3 != c->s.cr3; /* as another PCID */
+	if (comes || (flush && (w->cr3 ^ c->s.cr3) % MEM_PAGE_BYTES == 0))
 		bt_window_flush(c);
+	if (comes)
+		w->cr3 = c->s.cr3;
 }
 
 void bt_window_close(struct soft_cpu *c)

@@ -19,6 +19,9 @@ enum {
 	WINDOW_CODE_HASH = 1 << 14,
 };
 
+/* Of CR3, where the top table is. */
+#define CR3_TABLE ((UINT64_C(1) << 52) - MEM_PAGE_BYTES)
+
 /* What the host lets be mapped: from vm.mmap_min_addr on, but for the last page. */
 #define WINDOW_LOW UINT64_C(0x10000)
 #define WINDOW_END ((UINT64_C(1) << 47) - MEM_PAGE_BYTES)
@@ -112,6 +115,8 @@ uint32_t window_take_back(struct bt_window *w, struct window_page **wrong, uint3
 
 /* Do the guest's page tables let user code read, or write, the page at gva? */
 bool window_is_in_guest(struct soft_cpu *c, const struct bt_window *w, uint64_t gva, bool write);
+/* Do they have nothing for user code any more? */
+bool window_is_empty_in_guest(struct soft_cpu *c, const struct bt_window *w);
 /* Brings what user code reaches for into the window. False: it is nothing that can be there. May raise. */
 bool window_bring_in(struct soft_cpu *c, struct bt_window *w, uint64_t gva, bool write);
 /* The same for w->wanted, without raising. */

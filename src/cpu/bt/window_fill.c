@@ -94,6 +94,19 @@ static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct 
 	};
 }
 
+/* What kernels do with the user half of page tables when they have ended a process. */
+bool window_is_empty_in_guest(struct soft_cpu *c, const struct bt_window *w)
+{
+	enum mem_kind kind;
+	const uint64_t *table =
+		(const uint64_t *)mem_page(c->mem, w->cr3 & CR3_TABLE, false, &kind);
+
+	for (unsigned n = 0; table && n < 256; n++)
+		if (__atomic_load_n(&table[n], __ATOMIC_RELAXED))
+			return false;
+	return true;
+}
+
 bool window_is_in_guest(struct soft_cpu *c, const struct bt_window *w, uint64_t gva, bool write)
 {
 	struct region g = {0};
