@@ -552,7 +552,8 @@ static bool stays_in_page(const struct bt *bt, const struct bt_exit *x, const st
 	return bt_from(bt, x)->page == to->page && !x->far;
 }
 
-/* Where a link from x to the block leads, by what kind of entry; NULL: there is no room for it. */
+/* Where a link from x to the block leads, by what kind of entry. NULL: there is no room for it; or it is to a page of
+ * the window that is not trusted, and is found to be there by the next who comes. */
 static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_block *to,
 			      enum bt_entry_kind *made)
 {
@@ -563,6 +564,8 @@ static const void *link_entry(struct bt *bt, const struct bt_exit *x, struct bt_
 			   to->flags == FLAGS_HOST && sure);
 	enum bt_entry_kind kind;
 
+	if (!sure && (bt->mode_keys[x->mode] & MODE_KEY_WINDOW))
+		return NULL;
 	if (sure)
 		kind = host ? ENTRY_HOST : ENTRY_PARKED;
 	else

@@ -252,12 +252,16 @@ bool bt_window_is_open(struct soft_cpu *c)
 	if (!w->stale)
 		return true;
 	const uint32_t had = w->live, looks = had + w->codes, runs = window_make_right(c, w);
-	if (!had || w->live)
-		return pays(c, looks / LOOKS + runs);
-	/* Another process has the table of one that has ended. */
-	give_up(c);
-	w->claims = 0;
-	return false;
+	if (had && !w->live) {
+		/* Another process has the table of one that has ended. Code pages are the next owner's affair, who
+		 * may be of the same program. */
+		give_up(c);
+		w->claims = 0;
+		return false;
+	}
+	window_check_code(c, w);
+	w->stale = false;
+	return pays(c, looks / LOOKS + runs);
 }
 
 /* ---- what takes pages out ---- */

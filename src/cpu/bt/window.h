@@ -123,6 +123,8 @@ bool window_bring_in(struct soft_cpu *c, struct bt_window *w, uint64_t gva, bool
 void window_bring_in_wanted(struct soft_cpu *c, struct bt_window *w);
 /* Takes from pages what the page tables do not give any more; returns how many mappings that took. */
 uint32_t window_make_right(struct soft_cpu *c, struct bt_window *w);
+/* Links trust no code page any more that they do not give. */
+void window_check_code(struct soft_cpu *c, struct bt_window *w);
 
 /* ---- window_code.c: code pages that links trust ---- */
 

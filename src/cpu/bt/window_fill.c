@@ -218,9 +218,9 @@ static struct region *region_of(struct region regions[REGIONS], uint64_t gva)
 	return &regions[gva / REGION % REGIONS];
 }
 
-/* Links trust no page that is not where it was. */
-static void check_code(struct soft_cpu *c, struct bt_window *w, struct region regions[REGIONS])
+void window_check_code(struct soft_cpu *c, struct bt_window *w)
 {
+	struct region regions[REGIONS] = {0};
 	bool any = false;
 
 	for (uint32_t n = 0; n < w->codes;) {
@@ -243,7 +243,6 @@ uint32_t window_make_right(struct soft_cpu *c, struct bt_window *w)
 	struct region regions[REGIONS] = {0};
 	uint32_t count = 0;
 
-	w->stale = false;
 	for (uint32_t n = 0; n < w->pages; n++) {
 		struct window_page *p = &w->page[n];
 		if (!p->gva)
@@ -253,6 +252,5 @@ uint32_t window_make_right(struct soft_cpu *c, struct bt_window *w)
 		if (!p->stay || (p->write && !r.write))
 			wrong[count++] = p;
 	}
-	check_code(c, w, regions);
 	return window_take_back(w, wrong, count);
 }
