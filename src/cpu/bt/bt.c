@@ -30,7 +30,7 @@ enum { CODE_BYTES_DEFAULT = 256 << 20 };
 /* %gs of the calling thread points into its vCPU. */
 static void bind_thread(struct soft_cpu *c)
 {
-	if (!bt_shadow_bind(c))
+	if (!bt_bind_thread(c))
 		return;
 	if (host_has_fsgsbase())
 		__asm__ volatile("wrgsbase %0" ::"r"((char *)c + BT_GS));
@@ -711,7 +711,7 @@ static int bt_vcpu_create(struct engine *e, unsigned index, const struct vcpu_bo
 	struct soft_cpu *c = (struct soft_cpu *)*out;
 	__asm__("stmxcsr %0" : "=m"(c->bt.host_mxcsr));
 	c->bt.arena = bt_arena_create(bt, bt->cpu_count);
-	if (!c->bt.arena || bt_shadow_create(c) < 0)
+	if (!c->bt.arena || bt_shadow_create(c) < 0 || bt_signals_create(c) < 0)
 		return error_set(err, -ENOMEM, "bt: out of memory");
 	bt_window_add_cpu(bt, c);
 	bt_cpu_reset(bt, c);
@@ -724,8 +724,10 @@ static int bt_vcpu_create(struct engine *e, unsigned index, const struct vcpu_bo
 
 static void bt_vcpu_destroy(struct vcpu *v)
 {
-	if (v)
+	if (v) {
+		bt_signals_destroy((struct soft_cpu *)v);
 		bt_shadow_destroy((struct soft_cpu *)v);
+	}
 	soft_vcpu_destroy(v);
 }
 

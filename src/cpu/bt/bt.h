@@ -555,12 +555,20 @@ int bt_shadow_create(struct soft_cpu *c);
 void bt_shadow_destroy(struct soft_cpu *c);
 /* Empties the stacks: no code they led to may be run any more. */
 void bt_shadow_reset(const struct bt *bt, struct soft_cpu *c);
-/* The calling thread runs this vCPU's code; false: it has before. Blocks all signals but those of
- * faults: the guest's stack pointer is in RSP, so no handler may run there but one that has a stack of its own. */
-bool bt_shadow_bind(struct soft_cpu *c);
+/* In the handler of SIGSEGV: false if the fault is not one of a shadow stack that is full. */
+bool bt_shadow_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u);
 /* RSP becomes the guest's again, which T_INDEX holds. */
 void bt_emit_from_shadow(struct emit *e, unsigned mode);
 void bt_make_shadow_thunks(struct bt *bt, struct emit *e, unsigned mode);
+
+/* ---- signals.c ---- */
+
+/* 0, or -1: out of memory. */
+int bt_signals_create(struct soft_cpu *c);
+void bt_signals_destroy(struct soft_cpu *c);
+/* The calling thread runs this vCPU's code; false: it has before. Blocks all signals but those of
+ * faults: the guest's stack pointer is in RSP, so no handler may run there but one that has a stack of its own. */
+bool bt_bind_thread(struct soft_cpu *c);
 
 /* ---- window.c ---- */
 

@@ -39,6 +39,7 @@ struct bt_cpu {
 	uint64_t resume;	   /* where a thunk goes on in translated code */
 	uint64_t shadow[BT_MODES]; /* the shadow stacks' pointers (shadow.c) */
 	uint8_t *shadow_memory;
+	uint8_t *handler_stack;	 /* of the thread's signals (signals.c) */
 	uint64_t scratch;	 /* the target of a CALL through memory */
 	uint64_t span[BT_SPANS]; /* host addresses that a block keeps (span.c) */
 	uint64_t loop_end;	 /* of the loop that is running (loop.c) */

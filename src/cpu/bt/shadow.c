@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <signal.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include "cpu/bt/translate.h"
 
@@ -39,11 +36,8 @@ enum {
 	ENTRIES = 1024,
 	STACK = ENTRIES * sizeof(uint64_t),
 	REGION = GUARD + STACK,
-	HANDLER_STACK = 64 << 10, /* behind them */
-	MEMORY = BT_MODES * REGION + HANDLER_STACK,
+	MEMORY = BT_MODES * REGION,
 };
-
-static _Thread_local struct soft_cpu *bound; /* whose code this thread runs */
 
 static uint64_t *stack_of(const struct soft_cpu *c, unsigned mode)
 {
@@ -67,14 +61,8 @@ int bt_shadow_create(struct soft_cpu *c)
 
 void bt_shadow_destroy(struct soft_cpu *c)
 {
-	const stack_t none = {.ss_flags = SS_DISABLE};
-
 	if (!c->bt.shadow_memory)
 		return;
-	if (bound == c) {
-		sigaltstack(&none, NULL);
-		bound = NULL;
-	}
 	munmap(c->bt.shadow_memory, MEMORY);
 	c->bt.shadow_memory = NULL;
 }
@@ -92,94 +80,14 @@ void bt_shadow_reset(const struct bt *bt, struct soft_cpu *c)
 
 /* ---- where it is full ---- */
 
-/*
- * There are hosts (PVM's are) that do not come back from an interrupt to a program whose RSP is not canonical,
- * but do its instructions for it, as far as they know how, and give it a fault where they do not: #GP, #UD, or
- * #PF with an address of nobody's. RSP is the guest's here, which may hold anything. So the program comes back
- * with another RSP, to code that loads the right one and goes on.
- */
-static bool refused_rsp(struct soft_cpu *c, greg_t *r)
+bool bt_shadow_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 {
-	const struct bt *bt = c->translator;
-	const uint64_t at = (uint64_t)r[REG_RIP], go_on = (uint64_t)bt->thunks.go_on;
+	const uint64_t at = (uint64_t)info->si_addr - (uint64_t)c->bt.shadow_memory;
 
-	if (cpu_is_canonical((uint64_t)r[REG_RSP]) || at - (uint64_t)bt->code.rx >= bt->code.bytes)
+	if (at >= BT_MODES * REGION || at % REGION >= GUARD)
 		return false;
-	if (at < go_on || at >= (uint64_t)bt->thunks.gone_on) { /* else it has been told already */
-		c->bt.refused.rsp = (uint64_t)r[REG_RSP];
-		c->bt.refused.at = at;
-	}
-	r[REG_RSP] = (greg_t)c->bt.host_rsp;
-	r[REG_RIP] = (greg_t)go_on;
-	return true;
-}
-
-/* SIGBUS is what a stack address that is not canonical comes as. */
-static const int faults[] = {SIGSEGV, SIGBUS, SIGILL};
-enum { FAULTS = sizeof(faults) / sizeof(faults[0]) };
-static struct sigaction before[FAULTS];
-
-static const struct sigaction *before_us(int signal)
-{
-	unsigned n = 0;
-
-	while (n + 1 < FAULTS && faults[n] != signal)
-		n++;
-	return &before[n];
-}
-
-static void on_fault(int signal, siginfo_t *info, void *context)
-{
-	struct soft_cpu *c = bound;
-	ucontext_t *u = context;
-	const uint64_t at = c ? (uint64_t)info->si_addr - (uint64_t)c->bt.shadow_memory
-			      : UINT64_MAX;
-
-	if (at < BT_MODES * REGION && at % REGION < GUARD) {
-		u->uc_mcontext.gregs[REG_RSP] =
-			(greg_t)(stack_of(c, (unsigned)(at / REGION)) + ENTRIES / 2);
-		return;
-	}
-	if (c && (bt_window_caught(c, info, u) || refused_rsp(c, u->uc_mcontext.gregs)))
-		return;
-	/* Of somebody else: to who was here first, on this stack, or it comes again and ends the process. */
-	const struct sigaction *other = before_us(signal);
-	if (other->sa_flags & SA_SIGINFO)
-		other->sa_sigaction(signal, info, context);
-	else if (other->sa_handler != SIG_DFL && other->sa_handler != SIG_IGN)
-		other->sa_handler(signal);
-	else
-		sigaction(signal, other, NULL);
-}
-
-static void install(void)
-{
-	struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-
-	sigemptyset(&act.sa_mask);
-	for (unsigned n = 0; n < FAULTS; n++)
-		sigaction(faults[n], &act, &before[n]);
-}
-
-bool bt_shadow_bind(struct soft_cpu *c)
-{
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	const stack_t alternate = {.ss_sp = c->bt.shadow_memory + BT_MODES * REGION,
-				   .ss_size = HANDLER_STACK};
-	stack_t had;
-	sigset_t set;
-
-	if (bound == c)
-		return false;
-	bound = c;
-	pthread_once(&once, install);
-	/* One that is there is a sanitizer's, who will want it back. */
-	if (sigaltstack(NULL, &had) < 0 || (had.ss_flags & SS_DISABLE))
-		sigaltstack(&alternate, NULL);
-	sigfillset(&set);
-	for (unsigned n = 0; n < FAULTS; n++)
-		sigdelset(&set, faults[n]);
-	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	u->uc_mcontext.gregs[REG_RSP] =
+		(greg_t)(stack_of(c, (unsigned)(at / REGION)) + ENTRIES / 2);
 	return true;
 }
 
