@@ -3,7 +3,8 @@
  * Calls and returns that do not match: a translator that expects a return where the last call came from
  * has to be right where it is not. Recursion deeper than anything that could be remembered, calls that
  * nobody returns from and returns without a call, return addresses that are changed, coroutines, and code
- * behind a call that changes while the call is under way. And whatever a loop is made of, an interrupt ends it.
+ * behind a call that changes while the call is under way. And whatever a loop is made of, an interrupt ends it; and when
+ * it goes on nothing has been lost.
  */
 #include "guest.h"
 
@@ -143,6 +144,52 @@ SNIP(by_called_pointers, "lea 1f(%rip), %rcx\n 1: mov %rdi, %rsp\n call *%rcx\n 
 SNIP(by_jumps, "1: jmp 2f\n int3\n 2: jmp 1b\n int3");
 SNIP(by_conditions, "1: test %rdi, %rdi\n jnz 1b\n int3");
 
+SNIP(by_element, "1: mov -8(%rdi), %rax\n test %rdi, %rdi\n jnz 1b\n int3");
+SNIP(by_elements, "1: lea -2048(%rdi), %rsi\n"
+		  "2: mov (%rsi), %rax\n add $8, %rsi\n cmp %rdi, %rsi\n jne 2b\n jmp 1b\n int3");
+
+/* RDI turns, each adds RDX to RAX; RBX: carries, R10: sums that are negative. */
+SNIP(sums,
+     "1: add %rdx, %rax\n jns 2f\n lea 1(%r10), %r10\n 2: adc $0, %rbx\n dec %rdi\n jnz 1b\n int3");
+
+static void start_pit(u16 count)
+{
+	outb(0x43, 0x30); /* counter 0: once */
+	outb(0x40, (u8)count);
+	outb(0x40, (u8)(count >> 8));
+}
+
+/* Interrupted every 0.2 ms. */
+static bool sums_up(u32 *interrupts)
+{
+	const ulong turns = 1000000, step = 0x2fffffffffffff17;
+	ulong sum = 0, carries = 0, negative = 0;
+	struct regs r;
+	int vector;
+
+	for (ulong n = 0; n < turns; n++) {
+		const ulong before = sum;
+		sum += step;
+		carries += sum < before;
+		negative += sum >> 63;
+	}
+	regs_init(&r, RING3, sums);
+	r.fl |= FL_IF;
+	r.ax = r.bx = r.r10 = 0;
+	r.dx = step;
+	r.di = turns;
+	for (;;) {
+		start_pit(0x100);
+		vector = run(&r);
+		if (vector != 0x20)
+			break;
+		pic_eoi(0);
+		++*interrupts;
+		r = trap.r;
+	}
+	return vector == 3 && trap.r.ax == sum && trap.r.bx == carries && trap.r.r10 == negative;
+}
+
 static bool ends_by_interrupt(const char *code, enum mode mode)
 {
 	struct regs r;
@@ -150,9 +197,7 @@ static bool ends_by_interrupt(const char *code, enum mode mode)
 	regs_init(&r, mode, code);
 	r.fl |= FL_IF;
 	r.di = (ulong)(stack + STACK_WORDS);
-	outb(0x43, 0x30); /* PIT, counter 0: once, in some 2 ms */
-	outb(0x40, 0x00);
-	outb(0x40, 0x0a);
+	start_pit(0xa00); /* some 2 ms */
 	const int vector = run(&r);
 	pic_eoi(0);
 	return vector == 0x20;
@@ -172,8 +217,12 @@ static void interrupted(void)
 		{"calls by a register", by_called_pointers},
 		{"jumps", by_jumps},
 		{"conditional jumps", by_conditions},
+		{"an element that is read", by_element},
+		{"elements, and a loop around them", by_elements},
 	};
 	enum { LOOPS = sizeof(loops) / sizeof(loops[0]), TIMES = 20 };
+	u32 interrupts = 0;
+	bool right = true;
 
 	pic_init(0xfe, 0xff);
 	for (u32 n = 0; n < LOOPS; n++) {
@@ -182,6 +231,9 @@ static void interrupted(void)
 			good = good && ends_by_interrupt(loops[n].code, k % 2 ? RING0 : RING3);
 		check(loops[n].name, good);
 	}
+	for (u32 k = 0; k < TIMES / 4; k++)
+		right = right && sums_up(&interrupts);
+	check("and goes on", right && interrupts);
 }
 
 static ulong go(void (*code)(void), ulong arg)

@@ -472,6 +472,7 @@ void bt_run(struct soft_cpu *c)
 	struct bt *bt = c->translator;
 
 	bind_thread(c);
+	bt_code_left(c); /* by a fault, perhaps */
 	bt_writes_done(c);
 	if (!c->bt.mode_known)
 		find_mode(c);
@@ -499,11 +500,18 @@ void bt_run(struct soft_cpu *c)
 	/* Asked meanwhile, perhaps to stay out: look again at the boundary. */
 	if (atomic_load(&c->vcpu.requests) & VCPU_REQ_ENGINE)
 		return;
+	if (!bt_run_unpolled(c, in_window(c))) {
+		bt_run_unpolled(c, false);
+		interp_run_block(
+			c); /* so that there is progress, whatever becomes of the request */
+		return;
+	}
 	park(c);
 	c->break_block = false;
 	c->bt.left_by = BT_NO_EXIT;
 	bt->thunks.enter(c, where);
 	unpark(c);
+	bt_code_left(c);
 	if (c->bt.left_by != BT_NO_EXIT) {
 		c->bt.exit = &bt->exits[c->bt.left_by];
 		c->s.rip = c->bt.exit->rip;
@@ -554,6 +562,8 @@ static const void *next_block(struct soft_cpu *c)
 	if (!c->bt.mode_known)
 		find_mode(c);
 	if (!c->bt.runnable || strays(c))
+		return NULL;
+	if (!bt_run_unpolled(c, in_window(c)))
 		return NULL;
 	c->s.rflags &= ~FLAG_RF;
 	return find_known(c, c->s.rip);
@@ -714,6 +724,7 @@ static int bt_vcpu_create(struct engine *e, unsigned index, const struct vcpu_bo
 	if (!c->bt.arena || bt_shadow_create(c) < 0 || bt_signals_create(c) < 0)
 		return error_set(err, -ENOMEM, "bt: out of memory");
 	bt_window_add_cpu(bt, c);
+	c->vcpu.poke = bt_poke;
 	bt_cpu_reset(bt, c);
 	pthread_mutex_lock(&bt->lock);
 	bt->cpus[bt->cpu_count++] = c;

@@ -570,6 +570,24 @@ void bt_signals_destroy(struct soft_cpu *c);
  * faults: the guest's stack pointer is in RSP, so no handler may run there but one that has a stack of its own. */
 bool bt_bind_thread(struct soft_cpu *c);
 
+/* ---- poke.c ---- */
+
+#define BT_POKE_SIGNAL SIGURG /* ignored by who does not know it */
+
+/* The calling thread is the one to be poked. 0 or -errno: it cannot be. */
+int bt_poke_bind(struct soft_cpu *c);
+void bt_poke_unbind(struct soft_cpu *c);
+/* struct vcpu's: has code left that does not look for requests, where one has just been made. Any thread. */
+void bt_poke(struct vcpu *v);
+/* Such code is about to run, or not. False: there is a request already. */
+bool bt_run_unpolled(struct soft_cpu *c, bool on);
+/* In the handler of BT_POKE_SIGNAL. */
+void bt_poked(struct soft_cpu *c, const ucontext_t *u);
+/* In the handler of SIGSEGV: false if the fault is not one of code that was to be left. */
+bool bt_poke_caught(struct soft_cpu *c, ucontext_t *u);
+/* Translated code has been left: it becomes as it was. */
+void bt_code_left(struct soft_cpu *c);
+
 /* ---- window.c ---- */
 
 /* Where the process and the machine's memory allow for a window. 0 or -ENOMEM. */
@@ -585,6 +603,8 @@ void bt_window_trust(struct soft_cpu *c, uint32_t page);
 uint32_t bt_window_trusted(const struct bt *bt, uint64_t gva, unsigned mode);
 /* Finds the block by addresses in it from now on; the lock is held. */
 void bt_window_list(struct bt *bt, struct bt_block *b);
+/* The block of the window whose code is there, or NULL. In handlers, too. */
+const struct bt_block *bt_window_block_at(const struct bt *bt, const uint8_t *at);
 /* Does user code that is about to run find its memory in the window? Makes what is stale right. */
 bool bt_window_is_open(struct soft_cpu *c);
 /* As bt_window_forbid_writes, to all pages that have code. */

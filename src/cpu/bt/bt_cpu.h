@@ -2,8 +2,10 @@
 #ifndef HANOK_CPU_BT_BT_CPU_H
 #define HANOK_CPU_BT_BT_CPU_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "cpu/decode/insn.h"
 
@@ -18,6 +20,7 @@ enum {
 	BT_FILLED_MAX = 2048,
 	BT_SPANS = 24, /* of a block */
 	BT_SLOW = 256, /* decoded instructions of slow accesses */
+	BT_TRAPS = 16, /* at a time */
 };
 #define BT_NO_EXIT UINT32_MAX
 
@@ -63,6 +66,19 @@ struct bt_cpu {
 		uint32_t block; /* index */
 		bool write, flags_in_host, may_probe;
 	} fault;
+
+	/* Code that does not look for requests (poke.c): it may be running; whose thread that is; what has that called
+	 * again; and what has been changed so that it is left. */
+	_Atomic bool unpolled;
+	bool can_be_poked, poked;
+	pthread_t thread;
+	timer_t again;
+	struct bt_trap {
+		const uint8_t *at;
+		uint8_t byte;	/* that was there */
+		uint32_t block; /* index */
+	} trap[BT_TRAPS];
+	unsigned traps;
 
 	/* Where translated code goes on that the host would not come back to, and with which RSP (shadow.c). */
 	struct {

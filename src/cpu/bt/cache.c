@@ -118,6 +118,7 @@ void bt_cpu_reset(struct bt *bt, struct soft_cpu *c)
 	k->mode_known = false;
 	k->exit = NULL;
 	k->fills = 0;
+	k->traps = 0;
 	if (k->arena)
 		bt_arena_reset(k->arena);
 	bt_shadow_reset(bt, c);
@@ -282,7 +283,7 @@ bool bt_block_publish(struct bt *bt, struct bt_arena *a, struct bt_block *b)
 	b->next_hash = *slot;
 	__atomic_store_n(slot, (uint32_t)(b - bt->blocks) + 1, __ATOMIC_RELEASE);
 	list_in_page(bt, b);
-	if (b->sites)
+	if (bt->window && bt->mode_keys[b->mode] & MODE_KEY_WINDOW)
 		bt_window_list(bt, b);
 	return true;
 }

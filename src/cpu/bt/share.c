@@ -88,6 +88,7 @@ static uint32_t ask(struct soft_cpu *o)
 	const uint32_t before = atomic_load(&o->bt.acked);
 
 	atomic_fetch_or(&o->vcpu.requests, VCPU_REQ_ENGINE);
+	bt_poke(&o->vcpu);
 	return before + 2 + (before & 1);
 }
 

@@ -11,9 +11,10 @@
  *
  *	the shadow stack's guard page		(shadow.c)
  *	operands in the window			(window_fault.c)
+ *	code that is to be left			(poke.c)
  *	hosts that do not like the guest's RSP	(here)
  *
- * or are somebody else's.
+ * or are somebody else's; and the one that has it left.
  */
 enum { HANDLER_STACK = 64 << 10 };
 
@@ -35,6 +36,7 @@ void bt_signals_destroy(struct soft_cpu *c)
 
 	if (!c->bt.handler_stack)
 		return;
+	bt_poke_unbind(c);
 	if (bound == c) {
 		sigaltstack(&none, NULL);
 		bound = NULL;
@@ -86,8 +88,8 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	struct soft_cpu *c = bound;
 	ucontext_t *u = context;
 
-	if (c && (bt_shadow_caught(c, info, u) || bt_window_caught(c, info, u) ||
-		  refused_rsp(c, u->uc_mcontext.gregs)))
+	if (c && (bt_shadow_caught(c, info, u) || bt_poke_caught(c, u) ||
+		  bt_window_caught(c, info, u) || refused_rsp(c, u->uc_mcontext.gregs)))
 		return;
 	/* Of somebody else: to who was here first, on this stack, or it comes again and ends the process. */
 	const struct sigaction *other = before_us(signal);
@@ -99,11 +101,30 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 		sigaction(signal, other, NULL);
 }
 
+static void on_poke(int signal, siginfo_t *info, void *context)
+{
+	struct soft_cpu *c = bound;
+	ucontext_t *u = context;
+
+	(void)signal;
+	(void)info;
+	if (!c)
+		return;
+	bt_poked(c, u);
+	refused_rsp(c, u->uc_mcontext.gregs);
+}
+
 static void install(void)
 {
 	struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+	struct sigaction poke = {.sa_sigaction = on_poke,
+				 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
 
+	/* One after another: both look at what the other changes. */
 	sigemptyset(&act.sa_mask);
+	sigaddset(&act.sa_mask, BT_POKE_SIGNAL);
+	sigemptyset(&poke.sa_mask);
+	sigaction(BT_POKE_SIGNAL, &poke, NULL);
 	for (unsigned n = 0; n < FAULTS; n++)
 		sigaction(faults[n], &act, &before[n]);
 }
@@ -125,6 +146,8 @@ bool bt_bind_thread(struct soft_cpu *c)
 	sigfillset(&set);
 	for (unsigned n = 0; n < FAULTS; n++)
 		sigdelset(&set, faults[n]);
+	if (bt_poke_bind(c) == 0)
+		sigdelset(&set, BT_POKE_SIGNAL);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 	return true;
 }

@@ -577,9 +577,21 @@ static bool needs_poll(const struct trans *t)
 	return (t->key & MODE_KEY_64 ? next : (uint32_t)next) < end->rip;
 }
 
+/* Or does somebody else see to it that the block is left (poke.c)? Not where its code begins with a jump to another,
+ * whose bytes are not the vCPU's own. */
+static bool is_poked(const struct trans *t)
+{
+	unsigned n = 0;
+
+	while (n < t->count && t->item[n].kind == KIND_NOP)
+		n++;
+	return t->direct && !t->bt->stress.interrupts && n < t->count &&
+	       t->item[n].kind != KIND_JUMP;
+}
+
 static void emit_all(struct trans *t)
 {
-	bool poll = needs_poll(t);
+	bool poll = needs_poll(t) && !is_poked(t);
 
 	if (t->loop.on) {
 		if (poll && t->loop.reg != REG_NONE) {

@@ -240,7 +240,7 @@ bool bt_window_is_open(struct soft_cpu *c)
 {
 	struct bt_window *w = c->translator->window;
 
-	if (!w)
+	if (!w || !c->bt.can_be_poked)
 		return false;
 	if (c->translator->stress.window && c->translator->cpu_count == 1 &&
 	    !(w->open && w->cr3 == c->s.cr3))

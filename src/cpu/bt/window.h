@@ -83,7 +83,7 @@ struct bt_window {
 	uint32_t *code, *code_hash;
 	uint32_t codes;
 
-	/* By their place in hot code: blocks that reach operands in the window (index + 1). */
+	/* By their place in hot code: blocks of the window (index + 1). */
 	_Atomic uint32_t *near;
 	size_t granules;
 	uint8_t *slices; /* bt.slices of the vCPUs */

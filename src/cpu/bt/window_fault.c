@@ -2,8 +2,10 @@
 #include "cpu/bt/translate.h"
 #include "cpu/bt/window.h"
 
-/* From the host's instruction that faulted to the guest's: blocks that reach operands in the window are listed
- * by their place in the hot code, and say where they do (struct bt_site). */
+/* From the host's instruction that faulted to the guest's: blocks of the window are listed by their place in the hot
+ * code, and say where they reach operands (struct bt_site). */
+
+enum { BLOCK_GRANULES = HOT_MAX / WINDOW_GRANULE + 1 };
 
 static size_t granule_of(const struct bt *bt, const void *at)
 {
@@ -49,13 +51,33 @@ static bool has_gva(const struct bt_window *w, const siginfo_t *info, const greg
 	       (uint64_t)info->si_addr - (uint64_t)w->slices >= SLICES_BYTES;
 }
 
+const struct bt_block *bt_window_block_at(const struct bt *bt, const uint8_t *at)
+{
+	const struct bt_window *w = bt->window;
+
+	if (!w || at < bt->hot.rx || at >= bt->hot.rx + bt->hot.bytes)
+		return NULL;
+	size_t g = granule_of(bt, at);
+	for (unsigned n = 0; n < BLOCK_GRANULES; n++, g--) {
+		for (uint32_t i = atomic_load(&w->near[g]); i; i = bt->blocks[i - 1].next_near) {
+			const struct bt_block *b = &bt->blocks[i - 1];
+			if (at >= (const uint8_t *)b->main &&
+			    at < (const uint8_t *)b->main + b->hot_bytes)
+				return b;
+		}
+		if (!g)
+			break;
+	}
+	return NULL;
+}
+
 bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 {
 	const struct bt *bt = c->translator;
 	const struct bt_window *w = bt->window;
 	greg_t *r = u->uc_mcontext.gregs;
 	const uint8_t *at = (const uint8_t *)r[REG_RIP];
-	enum { BLOCK_GRANULES = HOT_MAX / WINDOW_GRANULE + 1, PF_WRITE = 2 };
+	enum { PF_WRITE = 2 };
 
 	if (!w || at < bt->hot.rx || at >= bt->hot.rx + bt->hot.bytes)
 		return false;

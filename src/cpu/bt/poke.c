@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cpu/bt/translate.h"
+
+/*
+ * Code of the window does not look for requests: to look costs two instructions in every turn of a loop, and flags.
+ * Who makes a request while such code runs pokes it instead:
+ *
+ *	vcpu_request --> bt_poke: a signal to the thread
+ *	the handler: which block is running? A byte that faults (CLI) goes over the first of its code, and of
+ *	its loop (loop.c)
+ *	the block, when it is next come to --> SIGSEGV --> `leave`: to C, with all as at its begin
+ *	bt_run: the bytes are as they were
+ *
+ * So the code goes on to the next turn of the loop that it is in; or, if it is in none, forward, and comes to another
+ * loop or to C. The handler has itself called again after a while, for that, and where it was not a block's code
+ * that ran: until the code is left. Which blocks are running is as random as the time, so an endless way through
+ * the code is met in one of its blocks soon, and left with its next turn.
+ *
+ * The vCPU's thread alone changes these bytes, between instructions of translated code or in C. Others change jumps,
+ * so a block that is no more than a jump looks for requests (translate.c).
+ */
+enum { AGAIN_NS = 50000, CLI = 0xfa };
+
+int bt_poke_bind(struct soft_cpu *c)
+{
+	struct sigevent how = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = BT_POKE_SIGNAL};
+	struct bt_cpu *k = &c->bt;
+
+	how._sigev_un._tid = gettid();
+	bt_poke_unbind(c);
+	k->thread = pthread_self();
+	k->can_be_poked = timer_create(CLOCK_MONOTONIC, &how, &k->again) == 0;
+	return k->can_be_poked ? 0 : -errno;
+}
+
+void bt_poke_unbind(struct soft_cpu *c)
+{
+	if (c->bt.can_be_poked)
+		timer_delete(c->bt.again);
+	c->bt.can_be_poked = false;
+}
+
+void bt_poke(struct vcpu *v)
+{
+	struct soft_cpu *c = (struct soft_cpu *)v;
+
+	if (atomic_load(&c->bt.unpolled))
+		pthread_kill(c->bt.thread, BT_POKE_SIGNAL);
+}
+
+bool bt_run_unpolled(struct soft_cpu *c, bool on)
+{
+	if (!on && !atomic_load_explicit(&c->bt.unpolled, memory_order_relaxed))
+		return true;
+	/* In this order: who makes a request looks at it afterwards. */
+	atomic_store(&c->bt.unpolled, on);
+	return !on || !atomic_load(&c->vcpu.requests);
+}
+
+/* ---- traps ---- */
+
+static uint8_t *writable(const struct bt *bt, const uint8_t *at)
+{
+	return bt->code.rw + (at - bt->code.rx);
+}
+
+static void remove_trap(const struct bt *bt, const struct bt_trap *t)
+{
+	*writable(bt, t->at) = t->byte;
+}
+
+void bt_code_left(struct soft_cpu *c)
+{
+	const struct itimerspec never = {0};
+	struct bt_cpu *k = &c->bt;
+
+	bt_run_unpolled(c, false);
+	if (!k->poked)
+		return;
+	k->poked = false;
+	timer_settime(k->again, 0, &never, NULL);
+	while (k->traps)
+		remove_trap(c->translator, &k->trap[--k->traps]);
+}
+
+static void set_trap(struct soft_cpu *c, const struct bt_block *b, const uint8_t *at)
+{
+	const struct bt *bt = c->translator;
+	struct bt_cpu *k = &c->bt;
+
+	for (unsigned n = 0; n < k->traps; n++)
+		if (k->trap[n].at == at)
+			return;
+	if (k->traps == BT_TRAPS) { /* the oldest has not been come to */
+		remove_trap(bt, &k->trap[0]);
+		memmove(&k->trap[0], &k->trap[1], --k->traps * sizeof(k->trap[0]));
+	}
+	k->trap[k->traps++] = (struct bt_trap){
+		.at = at, .byte = *writable(bt, at), .block = (uint32_t)(b - bt->blocks)};
+	*writable(bt, at) = CLI;
+}
+
+void bt_poked(struct soft_cpu *c, const ucontext_t *u)
+{
+	const struct itimerspec soon = {.it_value = {.tv_nsec = AGAIN_NS}};
+	const int kept = errno;
+
+	if (!atomic_load(&c->bt.unpolled) || !atomic_load(&c->vcpu.requests))
+		return;
+	const struct bt_block *b =
+		bt_window_block_at(c->translator, (const uint8_t *)u->uc_mcontext.gregs[REG_RIP]);
+	/* What a dead one leads to is C. */
+	if (b && !b->dead) {
+		set_trap(c, b, b->main);
+		if (b->loop)
+			set_trap(c, b, (const uint8_t *)b->main + b->loop);
+	}
+	c->bt.poked = true;
+	timer_settime(c->bt.again, 0, &soon, NULL);
+	errno = kept;
+}
+
+/* As bt.flags has them: AX after LAHF and SETO AL. */
+static uint32_t parked(uint64_t rflags)
+{
+	enum { OF_BIT = 11, LAHF_MASK = 0xd5 };
+
+	return (uint32_t)((rflags & LAHF_MASK) << 8 | (rflags >> OF_BIT & 1));
+}
+
+bool bt_poke_caught(struct soft_cpu *c, ucontext_t *u)
+{
+	const struct bt *bt = c->translator;
+	greg_t *r = u->uc_mcontext.gregs;
+
+	for (unsigned n = 0; n < c->bt.traps; n++) {
+		const struct bt_trap *t = &c->bt.trap[n];
+		const struct bt_block *b = &bt->blocks[t->block];
+		if ((const uint8_t *)r[REG_RIP] != t->at)
+			continue;
+		if (t->at == b->main && b->flags == FLAGS_HOST)
+			c->bt.flags = parked((uint64_t)r[REG_EFL]);
+		r[REG_R11] = (greg_t)(bt->pages[b->page].gva + b->offset);
+		r[REG_RIP] = (greg_t)bt->thunks.leave;
+		return true;
+	}
+	return false;
+}
