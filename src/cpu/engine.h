@@ -125,7 +125,7 @@ struct vcpu {
 	_Atomic uint8_t sipi_vector;
 	struct exit_stats stats;
 	uint32_t poll_ns; /* vcpu_wait's: how long it looks before it sleeps */
-	/* Called when a request comes in and the engine must be told at once (KVM: a signal to its
+	/* Called when a request comes in and the engine may have to be told at once (by a signal to its
 	 * thread); NULL where polling `requests` is enough. */
 	void (*poke)(struct vcpu *v);
 	/* Onlookers, told of each event as it is delivered, on the vCPU's thread; set before the first

@@ -158,13 +158,13 @@ static uint8_t opcode_at(const uint8_t *b, unsigned *at, bool prefixed)
 }
 
 /* Reads RECALL_BYTES at most. */
-static struct insn_parts find_parts(const uint8_t *b)
+static void find_parts(const uint8_t *b, struct insn_parts *p)
 {
-	const struct insn_parts unknown = {0};
 	enum { PREFIXES = 4 };
 	bool narrow = false, wide = false;
-	struct insn_parts p = {0};
 	unsigned at = 0;
+
+	*p = (struct insn_parts){0};
 
 	for (; at < PREFIXES; at++) {
 		if (b[at] == 0x66)
@@ -176,17 +176,17 @@ static struct insn_parts find_parts(const uint8_t *b)
 	if ((b[at] & 0xf0) == 0x40) /* REX */
 		wide = b[at++] & 8;
 	const uint8_t follows = opcode_at(b, &at, at > 0);
-	if (follows & UNKNOWN)
-		return unknown;
+	if (follows & UNKNOWN || ((follows & RELATIVE) && narrow))
+		return;
 	bool imm = !(follows & GROUP3);
 	if (follows & MODRM) {
 		const uint8_t modrm = b[at++], mod = modrm >> 6, rm = modrm & 7;
 		unsigned base = rm;
 		if (mod != 3 && rm == 4)
 			base = b[at++] & 7;
-		p.disp_at = (uint8_t)at;
-		p.disp_bytes = mod == 1 ? 1 : mod == 2 || (mod == 0 && base == 5) ? 4 : 0;
-		at += p.disp_bytes;
+		p->disp_at = (uint8_t)at;
+		p->disp_bytes = mod == 1 ? 1 : mod == 2 || (mod == 0 && base == 5) ? 4 : 0;
+		at += p->disp_bytes;
 		imm = imm || (modrm & 0x30) == 0;
 	}
 	unsigned bytes = 0;
@@ -198,16 +198,13 @@ static struct insn_parts find_parts(const uint8_t *b)
 		bytes = wide ? 8 : narrow ? 2 : 4;
 	else if (follows & RELATIVE)
 		bytes = 4;
-	if ((follows & RELATIVE) && narrow)
-		return unknown;
 	if (imm && bytes) {
-		p.imm_at = (uint8_t)at;
-		p.imm_bytes = (uint8_t)bytes;
-		p.imm_counts = follows & COUNTS;
+		p->imm_at = (uint8_t)at;
+		p->imm_bytes = (uint8_t)bytes;
+		p->imm_counts = follows & COUNTS;
 		at += bytes;
 	}
-	p.length = (uint8_t)at;
-	return at <= 15 ? p : unknown;
+	p->length = at <= 15 ? (uint8_t)at : 0;
 }
 
 /* ---- the table ---- */
@@ -270,9 +267,9 @@ unsigned recall_ahead(struct trans *t, const uint8_t *at, unsigned avail)
 	while (n < SEEN && avail - by >= RECALL_BYTES) {
 		struct seen *s = &t->seen[n++];
 		read_once(s->bytes, at + by, sizeof(s->bytes));
-		s->parts = (struct insn_parts){0};
+		s->parts.length = 0;
 		if (t->key & MODE_KEY_64)
-			s->parts = find_parts(s->bytes);
+			find_parts(s->bytes, &s->parts);
 		if (!s->parts.length)
 			break;
 		s->key = key_of(s->bytes, &s->parts);
@@ -321,12 +318,13 @@ void remember_item(struct trans *t, const struct item *it)
 {
 	uint8_t bytes[RECALL_BYTES] = {0};
 	const ZydisDecodedInstruction *z = &t->d.z;
+	struct insn_parts p;
 
 	/* Whose handler, too, depends on what is left out here. */
 	if (!(t->key & MODE_KEY_64) || it->kind == KIND_HELPER || it->kind == KIND_HELPER_END)
 		return;
 	memcpy(bytes, it->i.bytes, it->i.length);
-	const struct insn_parts p = find_parts(bytes);
+	find_parts(bytes, &p);
 	const ZydisDecodedOperandImm *imm = p.imm_bytes ? immediate(&t->d) : NULL;
 	if (p.length != it->i.length || z->raw.disp.size != 8 * p.disp_bytes ||
 	    (p.disp_bytes && z->raw.disp.offset != p.disp_at) ||
