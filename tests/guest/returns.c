@@ -159,8 +159,8 @@ static void start_pit(u16 count)
 	outb(0x40, (u8)(count >> 8));
 }
 
-/* Interrupted every 0.2 ms. */
-static bool sums_up(u32 *interrupts)
+/* Interrupted after so many ticks of the PIT, again and again. */
+static bool sums_up(u16 ticks, u32 *interrupts)
 {
 	const ulong turns = 1000000, step = 0x2fffffffffffff17;
 	ulong sum = 0, carries = 0, negative = 0;
@@ -179,7 +179,7 @@ static bool sums_up(u32 *interrupts)
 	r.dx = step;
 	r.di = turns;
 	for (;;) {
-		start_pit(0x100);
+		start_pit(ticks);
 		vector = run(&r);
 		if (vector != 0x20)
 			break;
@@ -232,8 +232,11 @@ static void interrupted(void)
 		check(loops[n].name, good);
 	}
 	for (u32 k = 0; k < TIMES / 4; k++)
-		right = right && sums_up(&interrupts);
+		right = right && sums_up(0x100, &interrupts);
 	check("and goes on", right && interrupts);
+	for (u32 k = 0; k < TIMES; k++)
+		right = right && sums_up(k < TIMES / 2 ? 0x20 : 0x1000, &interrupts);
+	check("and goes on, more often and less", right);
 }
 
 static ulong go(void (*code)(void), ulong arg)

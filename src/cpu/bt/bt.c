@@ -113,7 +113,7 @@ static uint16_t mode_key(struct soft_cpu *c)
 		key |= MODE_KEY_CPL0 | ((s->cr4 & CR4_SMAP) ? MODE_KEY_SMAP : 0);
 	memcpy(&mxcsr, s->xsave.bytes + XSAVE_MXCSR, sizeof(mxcsr));
 	if (c->cpl == 3 && c->mode == MODE_64 && !c->watching && bt_window_is_open(c))
-		key |= MODE_KEY_WINDOW;
+		key |= MODE_KEY_WINDOW | (bt_polls(c) ? MODE_KEY_POLLS : 0);
 	if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR) && (mxcsr & 0x1f80) == 0x1f80) {
 		key |= MODE_KEY_SSE;
 		if ((s->cr4 & CR4_OSXSAVE) &&
@@ -160,16 +160,10 @@ static bool in_window(const struct soft_cpu *c)
 
 /* ---- finding blocks ---- */
 
-/* Arithmetic flags as they are parked. */
-static uint32_t parked(uint64_t rflags)
-{
-	return (uint32_t)(((rflags & 0xd5) | FLAG_R1) << 8 | (rflags >> 11 & 1));
-}
-
 /* What translated code takes from RFLAGS. */
 static void park(struct soft_cpu *c)
 {
-	c->bt.flags = parked(c->s.rflags);
+	c->bt.flags = bt_parked(c->s.rflags);
 	c->bt.request_mask = (c->s.rflags & FLAG_IF) ? UINT32_MAX : ~(uint32_t)VCPU_REQ_IRQ;
 	if (c->translator->stress.interrupts)
 		c->bt.request_mask = 0; /* it comes back anyway, having got on by one */
@@ -500,10 +494,9 @@ void bt_run(struct soft_cpu *c)
 	/* Asked meanwhile, perhaps to stay out: look again at the boundary. */
 	if (atomic_load(&c->vcpu.requests) & VCPU_REQ_ENGINE)
 		return;
-	if (!bt_run_unpolled(c, in_window(c))) {
-		bt_run_unpolled(c, false);
-		interp_run_block(
-			c); /* so that there is progress, whatever becomes of the request */
+	if (!bt_run_mode(c)) {
+		bt_code_left(c);
+		interp_run_block(c); /* there is progress, whatever becomes of the request */
 		return;
 	}
 	park(c);
@@ -563,7 +556,7 @@ static const void *next_block(struct soft_cpu *c)
 		find_mode(c);
 	if (!c->bt.runnable || strays(c))
 		return NULL;
-	if (!bt_run_unpolled(c, in_window(c)))
+	if (!bt_run_mode(c))
 		return NULL;
 	c->s.rflags &= ~FLAG_RF;
 	return find_known(c, c->s.rip);
@@ -623,7 +616,7 @@ const void *bt_window_fault(struct soft_cpu *c)
 	const uint32_t flushes = atomic_load(&c->translator->flushes);
 
 	if (f->flags_in_host)
-		c->bt.flags = parked(f->flags);
+		c->bt.flags = bt_parked(f->flags);
 	unpark(c);
 	c->s.rip = f->rip;
 	c->break_block = false;

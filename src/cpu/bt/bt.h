@@ -76,6 +76,7 @@ enum {
 	MODE_KEY_TSD = 512,  /* RDTSC is not allowed */
 	MODE_KEY_VALID = 1024,
 	MODE_KEY_WINDOW = 8192, /* operands are reached in the window (window.c) */
+	MODE_KEY_POLLS = 16384, /* there it looks for requests (poke.c) */
 	MODE_KEY_X87 = 4096,	/* x87 may be used, masks everything, and nothing is pending */
 };
 
@@ -579,8 +580,12 @@ int bt_poke_bind(struct soft_cpu *c);
 void bt_poke_unbind(struct soft_cpu *c);
 /* struct vcpu's: has code left that does not look for requests, where one has just been made. Any thread. */
 void bt_poke(struct vcpu *v);
-/* Such code is about to run, or not. False: there is a request already. */
-bool bt_run_unpolled(struct soft_cpu *c, bool on);
+/* Code of this mode is about to run. False: it does not look for requests, and there is one already. */
+bool bt_run_mode(struct soft_cpu *c);
+/* Are there so many requests now that it is better to look? */
+bool bt_polls(const struct soft_cpu *c);
+/* A timer interrupt: are there still? */
+void bt_poke_tick(struct soft_cpu *c);
 /* In the handler of BT_POKE_SIGNAL. */
 void bt_poked(struct soft_cpu *c, const ucontext_t *u);
 /* In the handler of SIGSEGV: false if the fault is not one of code that was to be left. */
@@ -616,6 +621,12 @@ bool bt_window_bring_in(struct soft_cpu *c, uint64_t gva, bool write);
 bool bt_window_avoids(const struct bt *bt, uint64_t rip);
 /* In the handler of SIGSEGV: false if the fault is not one of translated code in the window. */
 bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u);
+
+/* Arithmetic flags as they are parked: AX after LAHF and SETO AL. */
+static inline uint32_t bt_parked(uint64_t rflags)
+{
+	return (uint32_t)(((rflags & 0xd5) | FLAG_R1) << 8 | (rflags >> 11 & 1));
+}
 
 /* ---- thunks.c ---- */
 

@@ -79,6 +79,9 @@ struct bt_cpu {
 		uint32_t block; /* index */
 	} trap[BT_TRAPS];
 	unsigned traps;
+	/* Since that time (clock_ns) there were so many pokes; until that time, or 0, code looks for requests. */
+	unsigned pokes;
+	uint64_t pokes_since, polls_until;
 
 	/* Where translated code goes on that the host would not come back to, and with which RSP (shadow.c). */
 	struct {

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "cpu/bt/translate.h"
 
 /*
@@ -22,10 +23,20 @@
  * that ran: until the code is left. Which blocks are running is as random as the time, so an endless way through
  * the code is met in one of its blocks soon, and left with its next turn.
  *
+ * A signal takes microseconds. While there are many requests, from a network for instance, code that looks for them runs
+ * instead: another translation mode (MODE_KEY_POLLS).
+ *
  * The vCPU's thread alone changes these bytes, between instructions of translated code or in C. Others change jumps,
  * so a block that is no more than a jump looks for requests (translate.c).
  */
-enum { AGAIN_NS = 50000, CLI = 0xfa };
+enum {
+	AGAIN_NS = 50000,
+	CLI = 0xfa,
+	/* So many within so long cost a twentieth of the time, as much as looking does. */
+	OFTEN = 32,
+	OFTEN_NS = 16000000,
+	POLLS_NS = 1000000000, /* then it looks for so long */
+};
 
 int bt_poke_bind(struct soft_cpu *c)
 {
@@ -54,13 +65,48 @@ void bt_poke(struct vcpu *v)
 		pthread_kill(c->bt.thread, BT_POKE_SIGNAL);
 }
 
-bool bt_run_unpolled(struct soft_cpu *c, bool on)
+static void set_unpolled(struct soft_cpu *c, bool on)
 {
-	if (!on && !atomic_load_explicit(&c->bt.unpolled, memory_order_relaxed))
-		return true;
+	if (on || atomic_load_explicit(&c->bt.unpolled, memory_order_relaxed))
+		atomic_store(&c->bt.unpolled, on);
+}
+
+bool bt_run_mode(struct soft_cpu *c)
+{
+	const uint16_t key = c->translator->mode_keys[c->bt.mode];
+	const bool unpolled = (key & (MODE_KEY_WINDOW | MODE_KEY_POLLS)) == MODE_KEY_WINDOW;
+
 	/* In this order: who makes a request looks at it afterwards. */
-	atomic_store(&c->bt.unpolled, on);
-	return !on || !atomic_load(&c->vcpu.requests);
+	set_unpolled(c, unpolled);
+	return !unpolled || !atomic_load(&c->vcpu.requests);
+}
+
+/* ---- where it comes too dear ---- */
+
+bool bt_polls(const struct soft_cpu *c)
+{
+	return c->bt.polls_until && clock_ns() < c->bt.polls_until;
+}
+
+void bt_poke_tick(struct soft_cpu *c)
+{
+	if (!c->bt.polls_until || bt_polls(c))
+		return;
+	c->bt.polls_until = 0;
+	c->bt.mode_known = false;
+}
+
+static void count_pokes(struct bt_cpu *k)
+{
+	if (++k->pokes < OFTEN)
+		return;
+	const uint64_t now = clock_ns();
+	if (now - k->pokes_since < OFTEN_NS) {
+		k->polls_until = now + POLLS_NS;
+		k->mode_known = false;
+	}
+	k->pokes_since = now;
+	k->pokes = 0;
 }
 
 /* ---- traps ---- */
@@ -80,10 +126,11 @@ void bt_code_left(struct soft_cpu *c)
 	const struct itimerspec never = {0};
 	struct bt_cpu *k = &c->bt;
 
-	bt_run_unpolled(c, false);
+	set_unpolled(c, false);
 	if (!k->poked)
 		return;
 	k->poked = false;
+	count_pokes(k);
 	timer_settime(k->again, 0, &never, NULL);
 	while (k->traps)
 		remove_trap(c->translator, &k->trap[--k->traps]);
@@ -126,14 +173,6 @@ void bt_poked(struct soft_cpu *c, const ucontext_t *u)
 	errno = kept;
 }
 
-/* As bt.flags has them: AX after LAHF and SETO AL. */
-static uint32_t parked(uint64_t rflags)
-{
-	enum { OF_BIT = 11, LAHF_MASK = 0xd5 };
-
-	return (uint32_t)((rflags & LAHF_MASK) << 8 | (rflags >> OF_BIT & 1));
-}
-
 bool bt_poke_caught(struct soft_cpu *c, ucontext_t *u)
 {
 	const struct bt *bt = c->translator;
@@ -145,7 +184,7 @@ bool bt_poke_caught(struct soft_cpu *c, ucontext_t *u)
 		if ((const uint8_t *)r[REG_RIP] != t->at)
 			continue;
 		if (t->at == b->main && b->flags == FLAGS_HOST)
-			c->bt.flags = parked((uint64_t)r[REG_EFL]);
+			c->bt.flags = bt_parked((uint64_t)r[REG_EFL]);
 		r[REG_R11] = (greg_t)(bt->pages[b->page].gva + b->offset);
 		r[REG_RIP] = (greg_t)bt->thunks.leave;
 		return true;

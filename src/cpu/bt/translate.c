@@ -585,8 +585,8 @@ static bool is_poked(const struct trans *t)
 
 	while (n < t->count && t->item[n].kind == KIND_NOP)
 		n++;
-	return t->direct && !t->bt->stress.interrupts && n < t->count &&
-	       t->item[n].kind != KIND_JUMP;
+	return t->direct && !(t->key & MODE_KEY_POLLS) && !t->bt->stress.interrupts &&
+	       n < t->count && t->item[n].kind != KIND_JUMP;
 }
 
 static void emit_all(struct trans *t)

@@ -220,6 +220,7 @@ void bt_window_tick(struct soft_cpu *c)
 	    mem_has_limit(w->mem))
 		return;
 	if (w->open && w->cr3 == c->s.cr3) {
+		bt_poke_tick(c);
 		w->hits += w->hits < OWNER_HITS;
 		w->ticks++;
 		w->credit += w->credit < CREDIT_MAX ? CREDIT_TICK : 0;
