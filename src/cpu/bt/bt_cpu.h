@@ -73,6 +73,7 @@ struct bt_cpu {
 	bool can_be_poked, poked;
 	pthread_t thread;
 	timer_t again;
+	long again_ns;
 	struct bt_trap {
 		const uint8_t *at;
 		uint8_t byte;	/* that was there */

@@ -30,7 +30,8 @@
  * so a block that is no more than a jump looks for requests (translate.c).
  */
 enum {
-	AGAIN_NS = 50000,
+	AGAIN_NS = 50000, /* the first time, then twice as long each time */
+	AGAIN_MAX_NS = 1000000,
 	CLI = 0xfa,
 	/* So many within so long cost a twentieth of the time, as much as looking does. */
 	OFTEN = 32,
@@ -155,10 +156,10 @@ static void set_trap(struct soft_cpu *c, const struct bt_block *b, const uint8_t
 
 void bt_poked(struct soft_cpu *c, const ucontext_t *u)
 {
-	const struct itimerspec soon = {.it_value = {.tv_nsec = AGAIN_NS}};
+	struct bt_cpu *k = &c->bt;
 	const int kept = errno;
 
-	if (!atomic_load(&c->bt.unpolled) || !atomic_load(&c->vcpu.requests))
+	if (!atomic_load(&k->unpolled) || !atomic_load(&c->vcpu.requests))
 		return;
 	const struct bt_block *b =
 		bt_window_block_at(c->translator, (const uint8_t *)u->uc_mcontext.gregs[REG_RIP]);
@@ -168,8 +169,13 @@ void bt_poked(struct soft_cpu *c, const ucontext_t *u)
 		if (b->loop)
 			set_trap(c, b, (const uint8_t *)b->main + b->loop);
 	}
-	c->bt.poked = true;
-	timer_settime(c->bt.again, 0, &soon, NULL);
+	if (!k->poked)
+		k->again_ns = AGAIN_NS;
+	else if (k->again_ns < AGAIN_MAX_NS)
+		k->again_ns *= 2;
+	k->poked = true;
+	const struct itimerspec soon = {.it_value = {.tv_nsec = k->again_ns}};
+	timer_settime(k->again, 0, &soon, NULL);
 	errno = kept;
 }
 
