@@ -97,11 +97,11 @@ void bt_poke_tick(struct soft_cpu *c)
 	c->bt.mode_known = false;
 }
 
-static void count_pokes(struct bt_cpu *k)
+/* There have been OFTEN. */
+static void look_at_rate(struct bt_cpu *k)
 {
-	if (++k->pokes < OFTEN)
-		return;
 	const uint64_t now = clock_ns();
+
 	if (now - k->pokes_since < OFTEN_NS) {
 		k->polls_until = now + POLLS_NS;
 		k->mode_known = false;
@@ -128,10 +128,11 @@ void bt_code_left(struct soft_cpu *c)
 	struct bt_cpu *k = &c->bt;
 
 	set_unpolled(c, false);
+	if (k->pokes >= OFTEN)
+		look_at_rate(k);
 	if (!k->poked)
 		return;
 	k->poked = false;
-	count_pokes(k);
 	timer_settime(k->again, 0, &never, NULL);
 	while (k->traps)
 		remove_trap(c->translator, &k->trap[--k->traps]);
@@ -159,6 +160,7 @@ void bt_poked(struct soft_cpu *c, const ucontext_t *u)
 	struct bt_cpu *k = &c->bt;
 	const int kept = errno;
 
+	k->pokes++; /* also those that come too late */
 	if (!atomic_load(&k->unpolled) || !atomic_load(&c->vcpu.requests))
 		return;
 	const struct bt_block *b =
