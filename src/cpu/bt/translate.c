@@ -761,7 +761,7 @@ static struct bt_block *finish(struct trans *t, const uint32_t page[2], struct b
 		return NULL;
 	bt_emit_end(&a->hot, &hot);
 	b->cold = bt_emit_end(&a->cold, &t->e);
-	b->hot_bytes = (uint16_t)(hot.p - t->hot_start);
+	b->hot_bytes = (uint16_t)(e_here(&hot) - (uint64_t)b->main);
 	bt_keep_sites(t);
 	if (t->failed)
 		return NULL;

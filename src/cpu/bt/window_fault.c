@@ -78,33 +78,23 @@ bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 	greg_t *r = u->uc_mcontext.gregs;
 	const uint8_t *at = (const uint8_t *)r[REG_RIP];
 	enum { PF_WRITE = 2 };
+	const struct bt_block *b = bt_window_block_at(bt, at);
+	const struct bt_site *s = b ? find_site(b, at) : NULL;
 
-	if (!w || at < bt->hot.rx || at >= bt->hot.rx + bt->hot.bytes)
+	if (!s)
 		return false;
-	size_t g = granule_of(bt, at);
-	for (unsigned n = 0; n < BLOCK_GRANULES; n++, g--) {
-		for (uint32_t i = atomic_load(&w->near[g]); i; i = bt->blocks[i - 1].next_near) {
-			const struct bt_block *b = &bt->blocks[i - 1];
-			const struct bt_site *s = find_site(b, at);
-			if (!s)
-				continue;
-			c->bt.fault = (struct bt_fault){
-				.at = at,
-				.rip = bt->pages[b->page].gva + b->offset + s->rip,
-				.gva = has_gva(w, info, r) ? (uint64_t)info->si_addr : UINT64_MAX,
-				.r10 = (uint64_t)r[REG_R10],
-				.r11 = (uint64_t)r[REG_R11],
-				.flags = (uint64_t)r[REG_EFL],
-				.write = r[REG_ERR] & PF_WRITE,
-				.block = i - 1,
-				.flags_in_host = s->flags_in_host,
-				.may_probe = s->may_probe,
-			};
-			r[REG_RIP] = (greg_t)bt->thunks.window;
-			return true;
-		}
-		if (!g)
-			break;
-	}
-	return false;
+	c->bt.fault = (struct bt_fault){
+		.at = at,
+		.rip = bt->pages[b->page].gva + b->offset + s->rip,
+		.gva = has_gva(w, info, r) ? (uint64_t)info->si_addr : UINT64_MAX,
+		.r10 = (uint64_t)r[REG_R10],
+		.r11 = (uint64_t)r[REG_R11],
+		.flags = (uint64_t)r[REG_EFL],
+		.write = r[REG_ERR] & PF_WRITE,
+		.block = (uint32_t)(b - bt->blocks),
+		.flags_in_host = s->flags_in_host,
+		.may_probe = s->may_probe,
+	};
+	r[REG_RIP] = (greg_t)bt->thunks.window;
+	return true;
 }
