@@ -317,6 +317,12 @@ static inline struct bt_block *bt_to(const struct bt *bt, const struct bt_exit *
 	return &bt->blocks[x->to - 1];
 }
 
+/* Where the block begins in the guest. */
+static inline uint64_t bt_rip_of(const struct bt *bt, const struct bt_block *b)
+{
+	return bt->pages[b->page].gva + b->offset;
+}
+
 static inline struct bt_exit *bt_first_exit(const struct bt *bt, const struct bt_block *b)
 {
 	return &bt->exits[b->first_exit];
@@ -568,15 +574,15 @@ void bt_make_shadow_thunks(struct bt *bt, struct emit *e, unsigned mode);
 int bt_signals_create(struct soft_cpu *c);
 void bt_signals_destroy(struct soft_cpu *c);
 /* The calling thread runs this vCPU's code; false: it has before. Blocks all signals but those of
- * faults: the guest's stack pointer is in RSP, so no handler may run there but one that has a stack of its own. */
+ * faults and BT_POKE_SIGNAL: the guest's stack pointer is in RSP, so no handler may run there but one that has a stack of its own. */
 bool bt_bind_thread(struct soft_cpu *c);
 
 /* ---- poke.c ---- */
 
 #define BT_POKE_SIGNAL SIGURG /* ignored by who does not know it */
 
-/* The calling thread is the one to be poked. 0 or -errno: it cannot be. */
-int bt_poke_bind(struct soft_cpu *c);
+/* The calling thread is the one to be poked. False: it cannot be (can_be_poked). */
+bool bt_poke_bind(struct soft_cpu *c);
 void bt_poke_unbind(struct soft_cpu *c);
 /* struct vcpu's: has code left that does not look for requests, where one has just been made. Any thread. */
 void bt_poke(struct vcpu *v);
@@ -622,15 +628,14 @@ bool bt_window_avoids(const struct bt *bt, uint64_t rip);
 /* In the handler of SIGSEGV: false if the fault is not one of translated code in the window. */
 bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u);
 
+/* ---- thunks.c ---- */
+
+int bt_thunks_make(struct bt *bt);
 /* Arithmetic flags as they are parked: AX after LAHF and SETO AL. */
 static inline uint32_t bt_parked(uint64_t rflags)
 {
 	return (uint32_t)(((rflags & 0xd5) | FLAG_R1) << 8 | (rflags >> 11 & 1));
 }
-
-/* ---- thunks.c ---- */
-
-int bt_thunks_make(struct bt *bt);
 /* Flags from the host's to bt.flags and back; use T_INDEX. */
 void emit_park(struct emit *e);
 void emit_unpark(struct emit *e);

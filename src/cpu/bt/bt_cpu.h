@@ -84,7 +84,7 @@ struct bt_cpu {
 	unsigned pokes;
 	uint64_t pokes_since, polls_until;
 
-	/* Where translated code goes on that the host would not come back to, and with which RSP (shadow.c). */
+	/* Where translated code goes on that the host would not come back to, and with which RSP (signals.c). */
 	struct {
 		uint64_t rsp, at;
 	} refused;

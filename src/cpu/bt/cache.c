@@ -387,11 +387,6 @@ static void emit_check_by_rcx(struct bt *bt, struct emit *e, const struct bt_blo
 	e_jmp(e, b->main);
 }
 
-static uint64_t rip_of(const struct bt *bt, const struct bt_block *b)
-{
-	return bt->pages[b->page].gva + b->offset;
-}
-
 /* Of an indirect jump, which comes with the rip that is meant in r11. */
 static void emit_rip_check(struct bt *bt, struct emit *e, uint64_t rip)
 {
@@ -406,7 +401,7 @@ static void emit_rip_check(struct bt *bt, struct emit *e, uint64_t rip)
 
 static void emit_jump_entry(struct bt *bt, struct emit *e, const struct bt_block *b)
 {
-	emit_rip_check(bt, e, rip_of(bt, b));
+	emit_rip_check(bt, e, bt_rip_of(bt, b));
 	bt_emit_page_check(bt, e, b->page);
 	e_jcc(e, CC_NE, bt->thunks.leave);
 	if (b->flags == FLAGS_HOST)
@@ -417,7 +412,7 @@ static void emit_jump_entry(struct bt *bt, struct emit *e, const struct bt_block
 static void emit_entry(struct bt *bt, struct emit *e, const struct bt_block *b,
 		       enum bt_entry_kind kind)
 {
-	uint64_t rip = rip_of(bt, b);
+	uint64_t rip = bt_rip_of(bt, b);
 	bool host = kind == ENTRY_HOST || kind == ENTRY_HOST_CHECK;
 	bool check = kind != ENTRY_HOST && kind != ENTRY_PARKED;
 	uint8_t *failed = NULL;
@@ -468,7 +463,7 @@ uint8_t *bt_emit_head(struct bt *bt, struct emit *e, struct bt_block *b, enum bt
 	b->head = (uint8_t)head;
 	if (head == HEAD_JUMP) {
 		b->entry[ENTRY_JUMP] = here;
-		emit_rip_check(bt, e, rip_of(bt, b));
+		emit_rip_check(bt, e, bt_rip_of(bt, b));
 	} else if (head == HEAD_CALL || head == HEAD_CALL_CHECK) {
 		b->entry[head == HEAD_CALL ? ENTRY_CALLED : ENTRY_CALLED_CHECK] = here;
 		bt_emit_from_shadow(e, b->mode);
@@ -488,7 +483,7 @@ static void emit_entry_again(struct bt *bt, struct emit *e, const struct bt_bloc
 			     enum bt_entry_kind kind)
 {
 	if (kind == ENTRY_JUMP && b->head == HEAD_JUMP)
-		emit_rip_check(bt, e, rip_of(bt, b));
+		emit_rip_check(bt, e, bt_rip_of(bt, b));
 	else if (kind == ENTRY_CALLED_CHECK && b->head == HEAD_CALL_CHECK)
 		bt_emit_from_shadow(e, b->mode);
 	else if (kind == ENTRY_PARKED_CHECK && b->head != HEAD_NONE && b->head != HEAD_CALL)
@@ -643,7 +638,7 @@ void bt_settle_link(struct bt *bt, struct bt_exit *x)
 	const void *entry = NULL;
 	enum bt_entry_kind kind;
 
-	if (x->rip == bt->pages[to->page].gva + to->offset)
+	if (x->rip == bt_rip_of(bt, to))
 		entry = link_entry(bt, x, to, &kind);
 	x->asleep = !entry;
 	if (entry)

@@ -39,7 +39,7 @@ enum {
 	POLLS_NS = 1000000000, /* then it looks for so long */
 };
 
-int bt_poke_bind(struct soft_cpu *c)
+bool bt_poke_bind(struct soft_cpu *c)
 {
 	struct sigevent how = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = BT_POKE_SIGNAL};
 	struct bt_cpu *k = &c->bt;
@@ -48,7 +48,7 @@ int bt_poke_bind(struct soft_cpu *c)
 	bt_poke_unbind(c);
 	k->thread = pthread_self();
 	k->can_be_poked = timer_create(CLOCK_MONOTONIC, &how, &k->again) == 0;
-	return k->can_be_poked ? 0 : -errno;
+	return k->can_be_poked;
 }
 
 void bt_poke_unbind(struct soft_cpu *c)
@@ -193,7 +193,7 @@ bool bt_poke_caught(struct soft_cpu *c, ucontext_t *u)
 			continue;
 		if (t->at == b->main && b->flags == FLAGS_HOST)
 			c->bt.flags = bt_parked((uint64_t)r[REG_EFL]);
-		r[REG_R11] = (greg_t)(bt->pages[b->page].gva + b->offset);
+		r[REG_R11] = (greg_t)bt_rip_of(bt, b);
 		r[REG_RIP] = (greg_t)bt->thunks.leave;
 		return true;
 	}

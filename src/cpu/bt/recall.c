@@ -165,7 +165,6 @@ static void find_parts(const uint8_t *b, struct insn_parts *p)
 	unsigned at = 0;
 
 	*p = (struct insn_parts){0};
-
 	for (; at < PREFIXES; at++) {
 		if (b[at] == 0x66)
 			narrow = true;

@@ -146,7 +146,7 @@ bool bt_bind_thread(struct soft_cpu *c)
 	sigfillset(&set);
 	for (unsigned n = 0; n < FAULTS; n++)
 		sigdelset(&set, faults[n]);
-	if (bt_poke_bind(c) == 0)
+	if (bt_poke_bind(c))
 		sigdelset(&set, BT_POKE_SIGNAL);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 	return true;

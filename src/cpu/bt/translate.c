@@ -64,7 +64,6 @@ void settle_homes(struct trans *t)
 void flags_park(struct trans *t)
 {
 	if (t->flags == FLAGS_HOST) {
-		settle_homes(t);
 		emit_park(&t->e);
 		t->homes &= ~(1u << T_INDEX);
 		t->flags = FLAGS_BOTH;

@@ -473,6 +473,7 @@ void flags_clobber(struct trans *t, uint32_t wanted);
 /* Carries the instruction out by its helper where the condition holds, in cold code. */
 void leave_to_helper(struct trans *t, const struct item *it, unsigned cc);
 void flags_to_host(struct trans *t);
+/* No home is due: who takes T_INDEX has settled them. */
 void flags_park(struct trans *t);
 void emit_home_load(struct emit *e, unsigned r);
 void emit_home_store(struct emit *e, unsigned r);

@@ -69,7 +69,7 @@ enum {
 /* An address space is its top table: Linux gives a process one PCID now and another then. */
 static bool is_same(uint64_t cr3, uint64_t other)
 {
-	return ((cr3 ^ other) & CR3_TABLE) == 0;
+	return ((cr3 ^ other) & ENTRY_ADDRESS) == 0;
 }
 
 static bool is_open(const struct soft_cpu *c)

@@ -19,8 +19,8 @@ enum {
 	WINDOW_CODE_HASH = 1 << 14,
 };
 
-/* Of CR3, where the top table is. */
-#define CR3_TABLE ((UINT64_C(1) << 52) - MEM_PAGE_BYTES)
+/* Of CR3 and of entries: where the table or page is. */
+#define ENTRY_ADDRESS ((UINT64_C(1) << 52) - MEM_PAGE_BYTES)
 
 /* What the host lets be mapped: from vm.mmap_min_addr on, but for the last page. */
 #define WINDOW_LOW UINT64_C(0x10000)

@@ -85,7 +85,7 @@ bool bt_window_caught(struct soft_cpu *c, const siginfo_t *info, ucontext_t *u)
 		return false;
 	c->bt.fault = (struct bt_fault){
 		.at = at,
-		.rip = bt->pages[b->page].gva + b->offset + s->rip,
+		.rip = bt_rip_of(bt, b) + s->rip,
 		.gva = has_gva(w, info, r) ? (uint64_t)info->si_addr : UINT64_MAX,
 		.r10 = (uint64_t)r[REG_R10],
 		.r11 = (uint64_t)r[REG_R11],

@@ -74,7 +74,7 @@ static struct right look(struct soft_cpu *c, uint64_t cr3, uint64_t gva, struct 
 							    __ATOMIC_RELAXED);
 		if ((e & (PTE_P | PTE_U | PTE_A)) != (PTE_P | PTE_U | PTE_A))
 			return (struct right){0};
-		gpa = e & ((UINT64_C(1) << 52) - MEM_PAGE_BYTES);
+		gpa = e & ENTRY_ADDRESS;
 		write = g->write && (e & (PTE_W | PTE_D)) == (PTE_W | PTE_D);
 		run = g->run && !(e & PTE_NX);
 	}
@@ -99,7 +99,7 @@ bool window_is_empty_in_guest(struct soft_cpu *c, const struct bt_window *w)
 {
 	enum mem_kind kind;
 	const uint64_t *table =
-		(const uint64_t *)mem_page(c->mem, w->cr3 & CR3_TABLE, false, &kind);
+		(const uint64_t *)mem_page(c->mem, w->cr3 & ENTRY_ADDRESS, false, &kind);
 
 	for (unsigned n = 0; table && n < 256; n++)
 		if (__atomic_load_n(&table[n], __ATOMIC_RELAXED))
